@@ -1,0 +1,55 @@
+# One command per task; `make` alone lists them. Every target makes the virtual environment that it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Where `make demo` and the benches write, and how many CPU threads they take (0: all).
+DEMO_DIR ?= demo
+SEEDS ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help install format lint types test test-all bench bench-volume-fusion demo clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY) ## Make the virtual environment .venv with everything that developers need
+
+$(READY): setup.cfg pyproject.toml .constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .constraints.txt --editable '.[dev]'
+	@touch $@
+
+format: $(READY) ## Format code and bundle JSON in place
+	$(BIN)/ruff check --fix-only --quiet common tests
+	$(BIN)/ruff format common tests
+	$(BIN)/python -m common.tools format_json
+
+lint: $(READY) ## Check style, spelling and the form of the bundle JSON
+	$(BIN)/ruff check common tests
+	$(BIN)/ruff format --check common tests
+	$(BIN)/codespell common tests bundles README.md CONTRIBUTING.md CHANGELOG.md
+	$(BIN)/python -m common.tools format_json --check
+
+types: $(READY) ## Check types in common/
+	$(BIN)/mypy
+
+test: $(READY) ## Run the tests that take minutes (two processes, one thread each)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not weights"
+
+test-all: $(READY) ## Run every test that this machine can run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+bench: $(READY) ## Measure speed as ratios against plain implementations in the same run
+	$(BIN)/python -m tests.benchmarks.bench_fusion
+	$(BIN)/python -m tests.benchmarks.bench_pct_net
+
+bench-volume-fusion: $(READY) ## Does pretraining pay? Phantoms, SEEDS seeds, scratch against pretrained
+	$(BIN)/python -m common.tools bench_volume_fusion --seeds $(SEEDS)
+
+demo: $(READY) ## Phantoms, then every bundle through its real JSON, then a report with pictures
+	$(BIN)/python -m common.tools demo --output_dir $(DEMO_DIR)
+
+clean: ## Remove the environment, caches and everything that runs wrote
+	rm -rf $(VENV) $(DEMO_DIR) dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find common tests bundles -name __pycache__ -type d -prune -exec rm -rf {} +

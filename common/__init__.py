@@ -1,0 +1,1 @@
+"""Shared code of the Frugal Bundles: everything with a loop, a branch, a formula or a tensor."""

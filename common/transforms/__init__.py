@@ -1,0 +1,1 @@
+"""Transforms of the methods, in MONAI's form."""
