@@ -1,0 +1,16 @@
+"""Checkpoints: the authors' releases converted to our layout, and loading that leaves no key unsaid."""
+
+from .checkpoint import read_checkpoint
+from .conversion import ConvertedState
+from .loading import LoadReport, load_weights
+from .releases import RELEASES, convert_checkpoint, convert_state_dict
+
+__all__ = [
+    "RELEASES",
+    "ConvertedState",
+    "LoadReport",
+    "convert_checkpoint",
+    "convert_state_dict",
+    "load_weights",
+    "read_checkpoint",
+]

@@ -1,0 +1,106 @@
+"""Reading of checkpoint files, with designed messages for what is not one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+# Under which key training programs keep the weights: PyMIC, Lightning and others, MONAI's CheckpointSaver.
+STATE_DICT_KEYS = ("model_state_dict", "state_dict", "network", "model")
+# What torch.load raises on files that are not checkpoints, or only in part.
+READ_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+# What `torch.nn.DataParallel` puts before each key.
+PARALLEL_PREFIX = "module."
+
+
+def numpy_scalar_globals() -> list[Any]:
+    """Return what unpickling a NumPy scalar needs, for `torch.serialization.safe_globals`.
+
+    PyMIC stores its validation score as a NumPy scalar. These types hold a number and run no code.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    # The same function under the name that NumPy 1 and the one that NumPy 2 writes.
+    named = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    return [*named, np.dtype, *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")}]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read the state dict of a checkpoint file onto the CPU; nothing in the file is executed.
+
+    Args:
+        path: File written by `torch.save`: a bare state dict, or a dictionary that holds one as `model_state_dict`
+            (PyMIC), `state_dict`, `network` or `model`. A `module.` prefix of `DataParallel` is taken off.
+
+    Returns:
+        Key to tensor.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a checkpoint, is truncated, or holds anything but weights and numbers.
+    """
+    file = Path(path)
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise FileNotFoundError(f"Checkpoint {file} {what}. Give the path of a file written by torch.save.")
+    try:
+        with torch.serialization.safe_globals(numpy_scalar_globals()):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"Checkpoint {file} ({file.stat().st_size} bytes) cannot be read: it is not a file of weights written by "
+            f"torch.save, or is truncated, or holds more than weights and numbers. Download it again and compare its "
+            f"size, or save a bare state dict. torch says: {first_line}"
+        ) from error
+    return unwrap_state_dict(content, str(file))
+
+
+def unwrap_state_dict(content: object, source: str) -> dict[str, torch.Tensor]:
+    """Return the bare state dict within the content of a checkpoint.
+
+    Args:
+        content: A state dict, or a dictionary that holds one under one of `STATE_DICT_KEYS`.
+        source: Where it comes from, for the message.
+
+    Returns:
+        Key to tensor, without a `module.` prefix that all keys have.
+
+    Raises:
+        ValueError: If there is no state dict in it, or it has a value that is no tensor.
+    """
+    if isinstance(content, Mapping):
+        for key in STATE_DICT_KEYS:
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+                break
+    if not isinstance(content, Mapping) or not content:
+        found = "an empty dictionary" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise ValueError(
+            f"{source} must hold a state dict (key to tensor), bare or as one of {', '.join(STATE_DICT_KEYS)}; "
+            f"found {found}. Save `network.state_dict()`."
+        )
+    others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise ValueError(
+            f"{source} must hold only tensors in its state dict, but {len(others)} of {len(content)} values are not, "
+            f"the first under {others[0]!r}. Save `network.state_dict()`, bare or as one of "
+            f"{', '.join(STATE_DICT_KEYS)}."
+        )
+    state = {str(key): value for key, value in content.items()}
+    if all(key.startswith(PARALLEL_PREFIX) for key in state):
+        state = {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
+    return state
