@@ -1,0 +1,85 @@
+"""Does a file hold what its header announces? Answered before anything of that size is allocated."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ..problems import DatasetError, refusal
+
+__all__ = ["check_capacity", "damaged", "inflate", "read_gzip"]
+
+# Deflate cannot compress better than this (zlib technical details).
+MAX_DEFLATE_RATIO = 1032
+READ_BYTES = 1 << 22
+
+
+def damaged(path: Path, found: str) -> DatasetError:
+    """Return the refusal of a file that does not open."""
+    return refusal(path, "must open", found, "copy it again from its source, or remove the case")
+
+
+def check_capacity(path: Path, shape: tuple[int, ...], num_bytes: int, file_bytes: int, compressed: bool) -> None:
+    """Refuse a header that announces more than its file can hold.
+
+    Args:
+        path: File, for the message.
+        shape: Announced shape, for the message.
+        num_bytes: Bytes that the announced voxels take.
+        file_bytes: Bytes on disk.
+        compressed: Whether the voxels may be deflated.
+
+    Raises:
+        DatasetError: If the file cannot hold that many bytes.
+    """
+    if num_bytes > file_bytes * (MAX_DEFLATE_RATIO if compressed else 1):
+        extents = " x ".join(map(str, shape))
+        found = f"a header of {extents} voxels ({num_bytes:,} bytes) on {file_bytes:,} bytes of file"
+        raise refusal(
+            path, "must hold the voxels that its header announces", found, "copy it again, or repair the header"
+        )
+
+
+def read_gzip(path: Path, num_bytes: int) -> bytearray:
+    """Decompress a gzip file to its end, so that its checksum is verified, without trusting a size.
+
+    Args:
+        path: File.
+        num_bytes: Bytes that are wanted; what follows is verified and dropped.
+
+    Returns:
+        At most `num_bytes` bytes; memory grows with what is there and not with what was announced.
+
+    Raises:
+        DatasetError: If the stream is cut off or its checksum is wrong.
+    """
+    data = bytearray()
+    try:
+        with gzip.open(path) as stream:
+            while chunk := stream.read(READ_BYTES):
+                data += chunk[: num_bytes - len(data)]
+    except EOFError as error:
+        raise damaged(path, f"a gzip stream that is cut off ({path.stat().st_size:,} bytes)") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise damaged(path, f"a damaged gzip stream ({error})") from error
+    if len(data) < num_bytes:
+        raise damaged(path, f"{len(data):,} of {num_bytes:,} bytes of voxels")
+    return data
+
+
+def inflate(stream: BinaryIO) -> Iterator[int]:
+    """Yield the sizes of what a zlib stream decompresses to, up to its end.
+
+    Raises:
+        EOFError: If the stream is cut off.
+        zlib.error: If it is damaged; zlib verifies its own checksum.
+    """
+    decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: a zlib or a gzip header
+    while chunk := stream.read(READ_BYTES):
+        yield len(decompressor.decompress(chunk))
+    yield len(decompressor.flush())
+    if not decompressor.eof:
+        raise EOFError
