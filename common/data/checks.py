@@ -222,7 +222,7 @@ def _check_values(path: str, volume: Volume, rules: _Rules, summary: CaseSummary
     if array.dtype.kind == "f":
         num_bad = sum(block.size - int(np.isfinite(block).sum()) for block in _blocks(array))
     if num_bad:
-        found = f"{num_bad:,} NaN or infinite voxels of {array.size:,}"
+        found = f"NaN or infinity in {_voxels(num_bad)} of {array.size:,}"
         yield Problem(path, "must be finite", found, "replace them (numpy.nan_to_num), or remove the case")
     elif not is_image:
         yield from _check_labels(path, array, rules, summary)
@@ -240,7 +240,7 @@ def _check_labels(path: str, array: np.ndarray, rules: _Rules, summary: CaseSumm
     values = _count_values(array)
     fractions = [value for value in values if value != round(value)]
     if fractions:
-        found = f"{sum(values[f] for f in fractions):,} voxels of fractions such as {fractions[0]:.4g}"
+        found = f"fractions such as {fractions[0]:.4g} in {_voxels(sum(values[f] for f in fractions))}"
         remedy = "threshold probabilities, and resample labels by nearest neighbor"
         yield Problem(path, "must hold whole numbers", found, remedy)
         return
@@ -250,12 +250,11 @@ def _check_labels(path: str, array: np.ndarray, rules: _Rules, summary: CaseSumm
     if outside:
         rule = "must hold labels " + ("from 0" if rules.num_classes is None else f"in [0, {rules.num_classes})")
         rule += "" if rules.ignore_label is None else f" or {rules.ignore_label}"
-        some = ", ".join(f"{value} ({count:,} voxels)" for value, count in list(outside.items())[:MAX_LISTED])
-        found = some + (f" and {len(outside) - MAX_LISTED} more values" if len(outside) > MAX_LISTED else "")
+        some = ", ".join(map(str, list(outside)[:MAX_LISTED]))
+        some += f" and {len(outside) - MAX_LISTED} more values" if len(outside) > MAX_LISTED else ""
+        found = f"{some} in {_voxels(sum(outside.values()))}"
         lossy = str(path).lower().endswith((".jpg", ".jpeg"))
-        remedy = (
-            "JPEG changes labels: threshold it and save it as PNG" if lossy else "map the labels, or set num_classes"
-        )
+        remedy = "threshold it and save it as PNG, as JPEG changes labels" if lossy else "map them, or set num_classes"
         yield Problem(path, rule, found, remedy)
     summary.label_voxels = counts
 
@@ -281,6 +280,10 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     flat = array.ravel(order="K")
     for start in range(0, flat.size, BLOCK_VOXELS):
         yield flat[start : start + BLOCK_VOXELS]
+
+
+def _voxels(count: int) -> str:
+    return f"{count:,} voxel" + ("s" if count != 1 else "")
 
 
 def _extents(shape: tuple[int, ...]) -> str:

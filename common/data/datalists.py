@@ -108,11 +108,7 @@ def _find_sections(root: Path, keys: tuple[str, ...]) -> dict[str, list[Case]]:
         raise refusal(
             root,
             "must have dataset.json with cases, or imagesTr or imagesTs"
-            + (
-                ", or volumes or DICOM series"
-                if keys == ("image",)
-                else " (labels cannot be found in any other folder)"
-            ),
+            + (", or volumes or DICOM series" if keys == ("image",) else "; labels are found in no other folder"),
             _listing(root),
             "set dataset_dir to the folder that holds the data, or write dataset.json",
         )
@@ -258,9 +254,7 @@ def _images_by_case(files: list[Path], annotated: set[str]) -> dict[str, list[st
 def _refuse_orphans(annotations: dict[str, dict[str, str]], images: dict[str, list[str]], image_folder: str) -> None:
     """Refuse annotations without an image: the names do not match, and cases would be lost unseen."""
     problems = [
-        Problem(
-            path, f"must have its image in {image_folder}", f"no image named {case}", "rename or remove one of them"
-        )
+        Problem(path, f"must have its image in {image_folder}", f"none named {case}", "rename or remove one of them")
         for files in annotations.values()
         for case, path in files.items()
         if case not in images
@@ -280,9 +274,8 @@ def _list_bare_folder(root: Path) -> dict[str, list[Case]]:
         if not volumes and is_dicom_folder(folder):
             paths.append(folder)
             subfolders.clear()
-    suspects = [
-        path.name for path in paths if LABEL_LIKE.search((path.parent / case_name(path)).relative_to(root).as_posix())
-    ]
+    names = [(path.parent / case_name(path)).relative_to(root).as_posix() for path in paths]
+    suspects = [name for name in names if LABEL_LIKE.search(name)]
     if suspects:
         logger.warning(
             "%s: taken for images, but named like label maps: %s. Move them away, or list the images in dataset.json.",
