@@ -9,6 +9,7 @@ from monai.networks.blocks import MLPBlock
 from monai.networks.layers import DropPath
 from torch import nn
 
+from .dropout import Dropout
 from .pyramid import (
     NUM_HEADS,
     NUM_LEVELS,
@@ -24,8 +25,9 @@ from .pyramid import (
 WINDOW_SIZE = 6
 # Attention heads of the three levels that have a transformer.
 ATTENTION_HEADS = {2: 4, 3: 8, 4: 16}
-# Added to the score of a token from another region. float16 holds it, and exp(-100) is zero in every 16-bit format.
-MASKED_SCORE = -100.0
+# Added to the score of a token from another region; float16 holds it. The published -100 leaves weights near 1e-44,
+# denormal numbers that make softmax and products several times slower on a CPU; here they are exactly zero.
+MASKED_SCORE = -1e4
 # Plans of so many different level sizes are kept; a sliding window needs one, whole volumes of many sizes more.
 MAX_CACHED_PLANS = 16
 
@@ -136,10 +138,10 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window_tokens = WINDOW_SIZE**3
-        self.dropout = dropout
+        self.attention_dropout = Dropout(dropout)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
-        self.proj_dropout = nn.Dropout(dropout)
+        self.proj_dropout = Dropout(dropout)
         self.bias_table = nn.Parameter(torch.empty((2 * WINDOW_SIZE - 1) ** 3, num_heads))
         nn.init.trunc_normal_(self.bias_table, std=0.02)
         self.relative_index: torch.Tensor
@@ -162,15 +164,43 @@ class WindowAttention(nn.Module):
         qkv = torch.index_copy(empty, 1, slots, qkv)
         qkv = qkv.view(batch * num_windows, self.window_tokens, 3, self.num_heads, channels // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        bias = self.bias_table.index_select(0, self.relative_index).t()
-        scores_bias = bias.reshape(1, self.num_heads, self.window_tokens, self.window_tokens).to(query.dtype)
-        if mask is not None:
-            scores_bias = (scores_bias + mask.to(query.dtype)).repeat(batch, 1, 1, 1)
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=scores_bias, dropout_p=self.dropout if self.training else 0.0
-        )
+        bias = self.bias_table.index_select(0, self.relative_index).t().to(query.dtype)
+        bias = bias.reshape(1, self.num_heads, self.window_tokens, self.window_tokens)
+        if self.training and tokens.device.type == "cpu":
+            attended = self.attend_by_softmax(query, key, value, bias, mask)
+        else:
+            if mask is not None:
+                bias = (bias + mask.to(query.dtype)).repeat(batch, 1, 1, 1)
+            dropout = self.attention_dropout.p if self.training else 0.0
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         attended = attended.transpose(1, 2).reshape(batch, num_windows * self.window_tokens, channels)
         return self.proj_dropout(self.proj(attended.index_select(1, slots)))
+
+    def attend_by_softmax(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias: torch.Tensor,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return softmax(Q K^T / sqrt(d) + bias + mask) V, with dropout of the weights.
+
+        The same as PyTorch's fused attention, which on a CPU has no dropout and falls back to something that takes
+        1.7 times as long. Shape of the result (B * windows, heads, 216, d).
+
+        Args:
+            query: Queries. Shape (B * windows, heads, 216, d).
+            key: Keys, as `query`.
+            value: Values, as `query`.
+            bias: Bias of the relative position. Shape (1, heads, 216, 216).
+            mask: Added to the scores, or None. Shape (windows, 1, 216, 216).
+        """
+        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-2, -1)).add_(bias)
+        if mask is not None:
+            # A view for the batch axis, so that the mask is broadcast and not repeated.
+            scores.view(-1, mask.shape[0], self.num_heads, mask.shape[2], mask.shape[3]).add_(mask)
+        return torch.matmul(self.attention_dropout(scores.softmax(-1)), value)
 
 
 class SwinBlock(nn.Module):
@@ -189,7 +219,8 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attention = WindowAttention(channels, num_heads, dropout, legacy_rel_pos)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = MLPBlock(channels, 4 * channels, dropout_rate=dropout, dropout_mode="swin")
+        self.mlp = MLPBlock(channels, 4 * channels, dropout_mode="swin")
+        self.mlp.drop1 = self.mlp.drop2 = Dropout(dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(
@@ -230,7 +261,7 @@ class WindowTransformer(nn.Module):
 
     def __init__(self, channels: int, num_heads: int, dropout: float, drop_path: float, legacy_rel_pos: bool) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.block = SwinBlock(channels, num_heads, dropout, drop_path, legacy_rel_pos)
         self.shifted_block = SwinBlock(channels, num_heads, dropout, drop_path, legacy_rel_pos)
         self._plans = {}

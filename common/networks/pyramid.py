@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from monai.networks.blocks import ADN
 from torch import nn
 
+from .dropout import Dropout
+
 # Here and in the networks there is no `from __future__ import annotations`: TorchScript reads annotations as objects.
 
 NUM_LEVELS = 5
@@ -89,16 +91,12 @@ def preactivation(
     Returns:
         Modules in the order in which they run, for `torch.nn.Sequential`.
     """
-    adn = ADN(
-        ordering="NAD",
-        in_channels=channels,
-        norm=norm,
-        act=act,
-        norm_dim=3,
-        dropout=dropout if dropout > 0 else None,
-        dropout_dim=1,
-    )
-    return OrderedDict(adn=adn, conv=conv)
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    modules["adn"] = ADN(ordering="NA", in_channels=channels, norm=norm, act=act, norm_dim=3)
+    if dropout > 0:
+        modules["dropout"] = Dropout(dropout)
+    modules["conv"] = conv
+    return modules
 
 
 def conv3d(
