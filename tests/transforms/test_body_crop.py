@@ -104,7 +104,7 @@ def test_invertd_gives_back_size_place_and_affine(patient):
 
 
 def test_what_it_refuses(patient):
-    with pytest.raises(TypeError, match="'image' must be a MetaTensor, whose .*; found Tensor. Load it"):
+    with pytest.raises(TypeError, match=r"'image' must be a MetaTensor, whose .*; found Tensor. Load it"):
         CropBodyd("image")({"image": torch.as_tensor(patient[None])})
     with pytest.raises(ValueError, match=r"image must be one channel of a volume.*found shape \(2, 3, 4, 5\)"):
         body_box(torch.zeros(2, 3, 4, 5), AFFINE)
