@@ -307,9 +307,7 @@ class VolumeFusion(Randomizable):
     @torch.no_grad()
     def apply(self, volumes: Sequence[torch.Tensor], plans: Sequence[SamplePlan]) -> tuple[torch.Tensor, torch.Tensor]:
         """Carry out what `randomize` drew; arguments and results as in `__call__`."""
-        crops = [
-            self._cut(volume[0], crop) for volume, plan in zip(volumes, plans, strict=True) for crop in plan.crops
-        ]
+        crops = [self._cut(volume[0], crop) for volume, plan in zip(volumes, plans, strict=True) for crop in plan.crops]
         if self.intensity:
             curves = [(crop.percentiles, crop.gamma) for plan in plans for crop in plan.crops]
             adjust_contrast_(crops, *zip(*curves, strict=True), self.percentile_voxels)

@@ -64,9 +64,7 @@ def augment(
     return 1.0 - crop if invert else crop
 
 
-def fuse(
-    background: np.ndarray, foreground: np.ndarray, label: np.ndarray, num_classes: int
-) -> np.ndarray:
+def fuse(background: np.ndarray, foreground: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
     alpha = label.astype(np.float32) / (num_classes - 1)
     return alpha * foreground + (1.0 - alpha) * background
 

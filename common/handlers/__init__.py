@@ -1,0 +1,15 @@
+"""Ignite handlers: checkpoints, progress, and what a run leaves behind about each case."""
+
+from .case_metrics import CaseMetrics
+from .case_report import CaseReport
+from .checkpoint import TrainingCheckpoint, write_atomically, write_text_atomically
+from .progress import LossProgressBar
+
+__all__ = [
+    "CaseMetrics",
+    "CaseReport",
+    "LossProgressBar",
+    "TrainingCheckpoint",
+    "write_atomically",
+    "write_text_atomically",
+]

@@ -1,0 +1,182 @@
+"""Checkpoints of training: best weights, last weights, and all that a resumed run needs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch.nn.parallel import DistributedDataParallel
+
+STATE_FILE = "training_state.pt"
+
+_logger = logging.getLogger(__name__)
+
+
+def write_atomically(obj: Any, path: str | Path) -> None:
+    """Save with `torch.save` so that `path` holds either the old or the whole new content, whatever happens.
+
+    Args:
+        obj: What to save.
+        path: Destination; its folder is made if needed.
+    """
+    with _replacing(Path(path)) as stream:
+        torch.save(obj, stream)
+
+
+def write_text_atomically(text: str, path: str | Path) -> None:
+    """Write a text so that `path` holds either the old or the whole new content; arguments as `write_atomically`."""
+    with _replacing(Path(path)) as stream:
+        stream.write(text.encode())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class TrainingCheckpoint:
+    """Write three files after every epoch, and take up a run where it stopped.
+
+    - `model.pt`: weights with the best key metric so far, a bare state dict (the last weights without an evaluator);
+    - `model_last.pt`: weights of the last epoch, a bare state dict;
+    - `training_state.pt`: weights, optimizer, scheduler, epoch, best metric, random states.
+
+    Attach it behind the `ValidationHandler`, so that it sees the metric of the epoch.
+
+    Args:
+        save_dir: Folder of the three files.
+        network: Its weights are saved without the prefix of `DistributedDataParallel`.
+        objects: Further objects with `state_dict` and `load_state_dict`, by name, such as optimizer and scheduler.
+        evaluator: Engine whose key metric decides what is best; None keeps the last weights as the best.
+        resume: Whether to continue from `training_state.pt`.
+
+    Raises:
+        FileNotFoundError: At the start of training, if `resume` is set and there is nothing to resume.
+
+    Note:
+        In a distributed run every process resumes and process 0 alone writes. The order in which data is drawn after
+        a resume is random anew; it is not that of the uninterrupted run.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | Path,
+        network: torch.nn.Module,
+        objects: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.save_dir = Path(save_dir)
+        self.network = network.module if isinstance(network, DistributedDataParallel) else network
+        self.objects = dict(objects)
+        self.evaluator = evaluator
+        self.resume = resume
+        self.best_metric: float | None = None
+        self.validated_epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._mark_validated, engine)
+
+    def _mark_validated(self, _evaluator: Engine, trainer: Engine) -> None:
+        self.validated_epoch = trainer.state.epoch
+
+    def _is_best(self, engine: Engine) -> bool:
+        if self.evaluator is None:
+            return True
+        if self.validated_epoch != engine.state.epoch:
+            return False
+        name = self.evaluator.state.key_metric_name
+        metric = float(self.evaluator.state.metrics[name])
+        if self.best_metric is not None and not metric > self.best_metric:
+            return False
+        self.best_metric = metric
+        _logger.info("Epoch %d: best %s so far, %.4f.", engine.state.epoch, name, metric)
+        return True
+
+    def save(self, engine: Engine) -> None:
+        """Write the files for the epoch that has just ended."""
+        is_best = self._is_best(engine)
+        if dist.is_initialized() and dist.get_rank() > 0:
+            return
+        weights = self.network.state_dict()
+        if is_best:
+            write_atomically(weights, self.save_dir / "model.pt")
+        write_atomically(weights, self.save_dir / "model_last.pt")
+        state = {
+            "network": weights,
+            "objects": {name: obj.state_dict() for name, obj in self.objects.items()},
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "best_metric": self.best_metric,
+            "random": _random_states(),
+        }
+        write_atomically(state, self.save_dir / STATE_FILE)
+
+    def load(self, engine: Engine) -> None:
+        """Continue from `training_state.pt` where `resume` is set."""
+        if not self.resume:
+            return
+        path = self.save_dir / STATE_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"resume is set, but {path} does not exist; start without --resume, or give the folder of the "
+                f"interrupted run with --ckpt_dir."
+            )
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if set(state["objects"]) != set(self.objects):
+            raise ValueError(
+                f"{path} holds the states of {sorted(state['objects'])}, this run has {sorted(self.objects)}; "
+                f"resume with the configuration of the interrupted run."
+            )
+        self.network.load_state_dict(state["network"])
+        for name, obj in self.objects.items():
+            obj.load_state_dict(state["objects"][name])
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["iteration"]
+        self.best_metric = state["best_metric"]
+        _set_random_states(state["random"])
+        _logger.info("Resumed from %s after epoch %d.", path, engine.state.epoch)
+
+
+def _random_states() -> dict[str, Any]:
+    """States of the global generators, in types that load with `weights_only=True`."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - MONAI draws from it
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+        "python": (version, list(internal), gauss_next),
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    name, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))
