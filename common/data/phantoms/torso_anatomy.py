@@ -41,7 +41,7 @@ _HEIGHT = (-240, -200, -160, -120, -80, -40, 0, 40, 80, 120, 160, 200, 240, 280,
 _PROFILES = {
     "wall_width": (165, 170, 170, 163, 154, 147, 141, 137, 137, 139, 143, 147, 150, 153, 160, 166, 150, 100),
     "wall_front": (84, 88, 92, 93, 92, 91, 91, 91, 94, 98, 103, 106, 107, 104, 97, 86, 70, 60),
-    "wall_back": (88, 95, 100, 102, 100, 95, 91, 90, 90, 91, 93, 96, 98, 99, 98, 95, 88, 80),
+    "wall_back": (88, 95, 100, 103, 104, 102, 99, 98, 98, 99, 100, 101, 102, 102, 100, 96, 88, 80),
     "cavity_width": (20, 40, 54, 64, 86, 106, 114, 116, 118, 123, 128, 131, 132, 127, 117, 99, 66, 15),
     "cavity_front": (45, 54, 64, 73, 79, 81, 81, 81, 84, 88, 93, 96, 96, 91, 81, 66, 46, 25),
     "cavity_back": (58, 62, 72, 84, 90, 85, 80, 79, 80, 81, 83, 85, 87, 88, 87, 83, 72, 45),
@@ -172,12 +172,12 @@ def build_scene(
         at["wall_front"] + 2 + fat * at["fat_front"],
         at["wall_back"] + 1 + fat * sex * at["fat_back"],
     )
-    # The furrow over the spine, and the gluteal cleft.
-    back = np.where(y < 0, np.float32(1), np.float32(0))
-    depth = 4 + 14 * np.clip((-60 - canvas.z) / 60, 0, 1) + 2 * patient.fatness
-    skin = skin + back * depth * np.exp(-((x / 9) ** 2))
+    # The furrow over the spine, between the two columns of muscle, and the gluteal cleft.
+    furrow = np.where(y < 0, np.exp(-((x / 11) ** 2)), np.float32(0))
+    wall = wall + (9 - 5 * np.clip((canvas.z - 150) / 100, 0, 1)) * furrow
+    skin = skin + (7 + 11 * np.clip((-60 - canvas.z) / 60, 0, 1)) * furrow
     # The table presses the back flat.
-    skin = smooth_max(skin, -(y + 98 + fat * sex * 0.75), 12)
+    skin = smooth_max(skin, -(y + 104 + fat * sex * 0.75), 12)
     if patient.female:
         bust = ellipsoid(np.abs(x) - 74, y - 92 - 0.5 * fat, canvas.z - 292, (58 + 0.5 * fat, 26 + 0.5 * fat, 52))
         skin = smooth_min(skin, bust, 14)
@@ -622,6 +622,8 @@ def paint_liver(scene: Scene) -> None:
     liver = smooth_max(liver, 28 - z, 14)
     # Bare strip in front of the spine: aorta, crura and vena cava lie there.
     liver = smooth_max(liver, -ellipse(x + 8, y - spine_y(z) - 16, 34.0, 30.0), 8)
+    # The right kidney and its fat lie behind the right lobe, not within it.
+    liver = smooth_max(liver, -ellipsoid(x - 56, y + 66, z - 84, (42, 46, 66)), 10)
     liver = liver + 0.8 * scene.cloud[region.slices]
     region.paint(liver - 2.5, scene.textured(region, scene.hu("fat"), 8), 0)
     parenchyma = scene.textured(region, scene.hu("liver"), 3, 2.5)
@@ -864,8 +866,8 @@ def paint_pelvic_bones(scene: Scene) -> None:
     )
     row = np.clip((z + 200).astype(np.int32), 0, len(curve) - 1)
     center = curve.astype(np.float32)[row]
-    drop = np.clip((-44 - z) / 120, 0, 1)
-    sacrum = ellipse(x, y - center, 54 - 44 * drop, 19 - 11 * drop)
+    drop = np.clip((-44 - z) / 105, 0, 1)
+    sacrum = ellipse(x, y - center, 54 - 47 * drop, 19 - 13 * drop)
     wings = 16 * np.clip((x - 22) / 22, 0, 1)
     sacrum = smooth_max(smooth_max(sacrum, z + 44 + wings - 0.35 * (y - center), 5), -182 - z, 4)
     _paint_bone(scene, region, sacrum, 1.8, 420)
