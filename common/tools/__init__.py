@@ -1,1 +1,1 @@
-"""What the Makefile calls."""
+"""What the Makefile calls: demo, benches, the form of the bundle JSON."""

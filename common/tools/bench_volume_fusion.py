@@ -1,0 +1,147 @@
+"""Does pretraining by Volume Fusion pay? Phantoms, one or two labelled cases, the same budget with and without."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+from pathlib import Path
+from typing import Any
+
+from ..data.phantoms import write_torso_phantoms
+from ..handlers import write_text_atomically
+from .runs import find_bundles, read_summary, run_bundle
+
+BUNDLE = "volume_fusion"
+ARMS = ("scratch", "pretrained")
+
+_logger = logging.getLogger(__name__)
+
+
+def bench_volume_fusion(
+    output_dir: str = "runs/bench_volume_fusion",
+    seeds: int = 3,
+    num_labeled: int = 1,
+    num_unlabeled: int = 24,
+    num_test: int = 6,
+    pretrain_epochs: int = 20,
+    finetune_epochs: int = 10,
+    epoch_length: int = 20,
+    learning_rate: float = 0.001,
+    field_of_view: str = "abdomen",
+    spacing_mm: float = 5.0,
+) -> None:
+    """Pretrain once per seed, then fine-tune from scratch and from the pretrained weights, and compare on test cases.
+
+    Each seed has phantoms, initial weights and random draws of its own; the two arms of a seed share all but the
+    initial weights. What is evaluated is the last checkpoint, so nothing is chosen by a score. Writes `results.json`
+    and `results.md` into `output_dir`; what a former run finished there is not run again.
+
+    Args:
+        output_dir: Folder for phantoms, runs and results.
+        seeds: Number of seeds, from 0.
+        num_labeled: Labelled training cases.
+        num_unlabeled: Unlabelled scans for pretraining.
+        num_test: Labelled test cases.
+        pretrain_epochs: Epochs of pretraining.
+        finetune_epochs: Epochs of fine-tuning, in both arms.
+        epoch_length: Iterations of an epoch.
+        learning_rate: Initial learning rate of pretraining and fine-tuning.
+        field_of_view: Of the phantoms, see `write_torso_phantoms`.
+        spacing_mm: Of the phantoms.
+
+    Raises:
+        RuntimeError: If a run fails.
+    """
+    settings = {key: value for key, value in locals().items() if key not in ("output_dir", "seeds")}
+    (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
+    root = Path(output_dir).resolve()
+    scores: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    for seed in range(seeds):
+        run = root / f"seed{seed}"
+        data = run / "data"
+        if not (data / "dataset.json").is_file():
+            write_torso_phantoms(
+                data,
+                num_cases=num_labeled + num_test + 1,
+                num_validation=1,
+                num_test=num_test,
+                num_unlabeled=num_unlabeled,
+                field_of_view=field_of_view,
+                spacing_mm=spacing_mm,
+                seed=seed,
+            )
+        common = {"dataset_dir": str(data), "seed": seed, "epoch_length": epoch_length, "learning_rate": learning_rate}
+        _run_once(
+            bundle,
+            ["train.json", "small.json"],
+            {**common, "max_epochs": pretrain_epochs, "lr_step_epochs": max(1, pretrain_epochs // 2)},
+            run / "pretrain",
+        )
+        for arm in ARMS:
+            weights = str(run / "pretrain" / "model_last.pt") if arm == "pretrained" else None
+            _run_once(
+                bundle,
+                ["train.json", "small.json", "finetune.json"],
+                {**common, "max_epochs": finetune_epochs, "val_interval": finetune_epochs, "pretrained_path": weights},
+                run / arm,
+            )
+            score_dir = run / arm / "scores"
+            if not (score_dir / "summary.json").is_file():
+                run_bundle(
+                    bundle,
+                    ["inference.json", "small.json", "evaluate.json"],
+                    {
+                        "dataset_dir": str(data),
+                        "ckpt_path": str(run / arm / "model_last.pt"),
+                        "output_dir": str(score_dir),
+                    },
+                    log_file=score_dir / "log.txt",
+                )
+            scores[arm].append(read_summary(score_dir))
+            dice = scores[arm][-1]["mean_over_structures"]["dice"]
+            _logger.info("seed %d, %s: mean Dice %.4f", seed, arm, dice)
+    results = {"settings": settings, "seeds": seeds, "scores": scores}
+    write_text_atomically(json.dumps(results, indent=4) + "\n", root / "results.json")
+    table = format_results(scores)
+    write_text_atomically(table + "\n", root / "results.md")
+    _logger.info("\n%s", table)
+
+
+def _run_once(bundle: Path, configs: list[str], overrides: dict[str, Any], run: Path) -> None:
+    """Train unless this run has its last weights already."""
+    done = run / "done"
+    if not done.is_file():
+        _logger.info("Training %s", run)
+        seconds = run_bundle(
+            bundle,
+            configs,
+            {**overrides, "ckpt_dir": str(run), "output_dir": str(run / "logs")},
+            log_file=run / "log.txt",
+        )
+        write_text_atomically(f"{seconds:.0f} s\n", done)
+
+
+def format_results(scores: dict[str, list[dict[str, Any]]]) -> str:
+    """Lay out mean Dice, its spread over the seeds, and the gain of each seed as a Markdown table.
+
+    Args:
+        scores: For each arm the summaries of its seeds.
+    """
+    dice = {arm: [s["mean_over_structures"]["dice"] for s in rows] for arm, rows in scores.items()}
+    gains = [after - before for before, after in zip(dice["scratch"], dice["pretrained"], strict=True)]
+    rows = [
+        "| start | mean Dice | spread over seeds | each seed | mean HD95 mm | mean NSD |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm in ARMS:
+        means = [s["mean_over_structures"] for s in scores[arm]]
+        hd95_mm, nsd = (statistics.mean(m[field] for m in means) for field in ("hd95_mm", "nsd"))
+        rows.append(f"| {arm} | {_spread(dice[arm])} | {hd95_mm:.1f} | {nsd:.3f} |")
+    rows.append(f"| gain | {_spread(gains)} | | |")
+    return "\n".join(rows)
+
+
+def _spread(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} | {deviation:.3f} | {', '.join(f'{v:.3f}' for v in values)}"

@@ -1,0 +1,111 @@
+"""Every bundle on phantoms, through its real JSON, and a page with what came out."""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from ..data.phantoms import write_torso_phantoms
+from ..handlers.case_metrics import format_summary
+from .pictures import draw_case, draw_fusion
+from .runs import find_bundles, read_summary, run_bundle
+
+PHANTOMS = {"torso": write_torso_phantoms}
+MAX_PICTURES = 3
+
+_logger = logging.getLogger(__name__)
+
+
+def demo(output_dir: str = "demo", bundle: str | None = None) -> None:
+    """Run the steps that each bundle lists in `docs/demo.json`, and write `report/index.html`.
+
+    Args:
+        output_dir: Folder for phantoms, runs and report; what a former demo left there is used again or overwritten.
+        bundle: Name of one bundle; by default all.
+
+    Raises:
+        ValueError: If there is no such bundle.
+        RuntimeError: If a step fails.
+    """
+    start = time.perf_counter()
+    root = Path(output_dir).resolve()
+    bundles = find_bundles()
+    if bundle is not None:
+        names = [path.name for path in bundles]
+        if bundle not in names:
+            raise ValueError(f"There is no bundle {bundle!r}; there are {', '.join(names)}.")
+        bundles = [path for path in bundles if path.name == bundle]
+    sections = [_demo_bundle(path, root) for path in bundles]
+    page = root / "report" / "index.html"
+    page.write_text(_page(sections, time.perf_counter() - start))
+    _logger.info("Done in %.0f s. Open %s", time.perf_counter() - start, page)
+
+
+def _demo_bundle(bundle: Path, root: Path) -> str:
+    plan: dict[str, Any] = json.loads((bundle / "docs" / "demo.json").read_text())
+    options = dict(plan["phantoms"])
+    kind = options.pop("kind")
+    data, run = root / "data" / f"{bundle.name}_{kind}", root / bundle.name
+    if not (data / "dataset.json").is_file():
+        PHANTOMS[kind](data, **options)
+    seconds = {}
+    for number, step in enumerate(plan["steps"], start=1):
+        name = step["name"]
+        _logger.info(
+            "\n%s, step %d of %d: %s (%s)", bundle.name, number, len(plan["steps"]), name, " + ".join(step["configs"])
+        )
+        overrides = {
+            "dataset_dir": str(data),
+            "output_dir": str(run / name),
+            **{key: _fill(value, data, run) for key, value in step["overrides"].items()},
+        }
+        seconds[name] = run_bundle(bundle, step["configs"], overrides)
+    return _section(bundle, plan["title"], data, run, seconds, root / "report")
+
+
+def _fill(value: Any, data: Path, run: Path) -> Any:
+    return value.format(data=data, run=run) if isinstance(value, str) else value
+
+
+def _section(bundle: Path, title: str, data: Path, run: Path, seconds: dict[str, float], report: Path) -> str:
+    """HTML of one bundle; its pictures go to `report`."""
+    report.mkdir(parents=True, exist_ok=True)
+    summary = read_summary(run / "evaluate")
+    table = format_summary(summary)
+    _logger.info("\n%s\n%s", title, table)
+    cases = json.loads((data / "dataset.json").read_text())["test"][:MAX_PICTURES]
+    figures = []
+    for case in cases:
+        name = Path(case["image"]).name.removesuffix(".nii.gz")
+        picture = report / f"{bundle.name}_{name}.png"
+        draw_case(data / case["image"], run / "evaluate" / f"{name}_seg.nii.gz", data / case["label"], picture)
+        figures.append((picture.name, f"{name}: image, prediction, reference"))
+    if (run / "pretrain").is_dir():
+        picture = report / f"{bundle.name}_fused.png"
+        draw_fusion(data / cases[0]["image"], picture)
+        figures.insert(0, (picture.name, "What pretraining sees: fused volumes and the labels that it has to find"))
+    steps = "".join(f"<tr><td>{name}</td><td>{value:.0f} s</td></tr>" for name, value in seconds.items())
+    pictures = "".join(
+        f'<figure><img src="{source}" alt="{html.escape(text)}"><figcaption>{html.escape(text)}</figcaption></figure>'
+        for source, text in figures
+    )
+    return (
+        f"<h2>{html.escape(title)}</h2><table>{steps}</table><h3>Scores of the test cases</h3>"
+        f"<pre>{html.escape(table)}</pre>{pictures}"
+    )
+
+
+def _page(sections: list[str], seconds: float) -> str:
+    style = (
+        "body{font-family:sans-serif;max-width:70rem;margin:auto;padding:1rem}img{max-width:100%}figure{margin:1rem 0}"
+    )
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Frugal Bundles: demo</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{style}</style></head><body>'
+        f"<h1>Frugal Bundles: demo</h1><p>Synthetic phantoms, a small network, {seconds:.0f} s in all: this shows that "
+        f"everything runs, not how good a method is.</p>{''.join(sections)}</body></html>\n"
+    )

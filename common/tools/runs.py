@@ -1,0 +1,83 @@
+"""Bundles run as a user runs them: `python -m monai.bundle run` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_logger = logging.getLogger(__name__)
+
+
+def find_bundles(bundles_dir: str | Path | None = None) -> list[Path]:
+    """Return the folders of all bundles, found by their `configs/metadata.json`.
+
+    Args:
+        bundles_dir: Folder of the bundles; by default the one beside this package.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    root = Path(bundles_dir) if bundles_dir else Path(__file__).resolve().parents[2] / "bundles"
+    found = sorted(path.parents[1] for path in root.glob("*/configs/metadata.json"))
+    if not found:
+        raise FileNotFoundError(f"No bundle (a folder with configs/metadata.json) in {root}; give --bundles_dir.")
+    return found
+
+
+def bundle_command(bundle: Path, configs: Sequence[str], overrides: Mapping[str, Any]) -> list[str]:
+    """Return the command that runs a bundle.
+
+    Args:
+        bundle: Its folder.
+        configs: Names of the files in `configs/`, later ones over earlier ones.
+        overrides: Values by configuration id, such as `{"train#trainer#max_epochs": 2}`.
+    """
+    files = [str(bundle / "configs" / name) for name in configs]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", repr(files)]
+    for key, value in overrides.items():
+        command += [f"--{key}", value if isinstance(value, str) else repr(value)]
+    return command
+
+
+def run_bundle(
+    bundle: Path, configs: Sequence[str], overrides: Mapping[str, Any], log_file: str | Path | None = None
+) -> float:
+    """Run a bundle and wait for it.
+
+    Args:
+        bundle: Its folder.
+        configs: As in `bundle_command`.
+        overrides: As in `bundle_command`.
+        log_file: Where to write what it prints; None lets progress bars and log go to this terminal.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        RuntimeError: If it ends with another exit status than 0; with a log file, its last lines are in the message.
+    """
+    command = bundle_command(bundle, configs, overrides)
+    start = time.perf_counter()
+    if log_file is None:
+        status = subprocess.run(command, check=False).returncode  # noqa: S603 - our own command
+        tail = "its messages stand above"
+    else:
+        path = Path(log_file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as stream:
+            status = subprocess.run(command, check=False, stdout=stream, stderr=subprocess.STDOUT).returncode  # noqa: S603
+        tail = f"the end of {path}:\n" + "\n".join(path.read_text().splitlines()[-15:])
+    if status:
+        raise RuntimeError(f"{' '.join(command)} ended with exit status {status}; {tail}")
+    return time.perf_counter() - start
+
+
+def read_summary(output_dir: str | Path) -> dict[str, Any]:
+    """Return the content of the `summary.json` that an evaluation wrote."""
+    return json.loads((Path(output_dir) / "summary.json").read_text())
