@@ -9,8 +9,8 @@ class Dropout(nn.Module):
     """Zero elements with probability `p` in training and scale the rest by 1 / (1 - p).
 
     `torch.nn.Dropout` draws a double for each element on a CPU, which was 15 % of a training step of PCT-Net. Here
-    four elements share a draw of 64 bits, so on a CPU `p` is rounded to a multiple of 1/65536. Other devices use
-    PyTorch's dropout. Randomness comes from PyTorch's generator of the device, like that of `torch.nn.Dropout`.
+    four elements share a draw of 64 bits, so on a CPU `p` is rounded to a multiple of 1/65536. Other devices
+    and TorchScript use PyTorch's dropout. Randomness comes from PyTorch's generator of the device, like that of `torch.nn.Dropout`.
 
     Args:
         p: Probability of zeroing an element, in [0, 1).
@@ -35,7 +35,7 @@ class Dropout(nn.Module):
         """
         if not self.training or self.p == 0.0:
             return x
-        if x.device.type != "cpu":
+        if torch.jit.is_scripting() or x.device.type != "cpu":  # TorchScript has no view as another dtype
             return F.dropout(x, self.p, True)
         draws = torch.empty([(x.numel() + 3) // 4], dtype=torch.int64).random_(self.lowest, None)
         bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
