@@ -9,8 +9,8 @@ class Dropout(nn.Module):
     """Zero elements with probability `p` in training and scale the rest by 1 / (1 - p).
 
     `torch.nn.Dropout` draws a double for each element on a CPU, which was 15 % of a training step of PCT-Net. Here
-    four elements share a draw of 64 bits, so on a CPU `p` is rounded to a multiple of 1/65536. Other devices
-    and TorchScript use PyTorch's dropout. Randomness comes from PyTorch's generator of the device, like that of `torch.nn.Dropout`.
+    four elements share a draw of 64 bits, so on a CPU `p` is rounded to a multiple of 1/65536. Other devices and
+    TorchScript use PyTorch's dropout. Randomness comes from PyTorch's generator of the device, as in PyTorch's.
 
     Args:
         p: Probability of zeroing an element, in [0, 1).

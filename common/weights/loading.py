@@ -84,7 +84,7 @@ def load_weights(
     if missing or unexpected or misshapen:
         raise ValueError(
             f"Weights of {source} do not fit {type(network).__name__}: {describe_keys('missing key', missing)}; "
-            f"{describe_keys('unexpected key', unexpected)}; {describe_keys('key of another shape', misshapen)}. "
+            f"{describe_keys('unexpected key', unexpected)}; {describe_keys('misshapen key', misshapen)}. "
             f"{remedy(given, source, missing, unexpected, misshapen)}"
         )
     with torch.no_grad():
