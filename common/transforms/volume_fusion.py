@@ -22,6 +22,8 @@ AUGMENTATIONS = ("none", "intensity", "spatial", "both")
 # A piece of the contrast curve narrower than this share of the intensity range is taken as empty: its slope would
 # magnify the rounding of float32 to visible size.
 _NARROWEST_PIECE = 1e-4
+# Resizing a constant leaves this much of its value as noise, at the most; it must not pass for contrast.
+_ROUNDING = 1e-5
 # The logarithm of 0 runs twenty times slower than that of any other number; no power in use tells this from 0.
 _BLACK = 1e-20
 # On a CPU the product with a banded matrix goes through bands of so many columns.
@@ -393,7 +395,7 @@ def adjust_contrast_(
         knots.append(torch.stack([lowest, *_percentiles(volume, pair, percentile_voxels), highest]))
     # one transfer for the whole batch: with plain numbers the curve is a few passes in place
     for volume, (lowest, low, high, highest), gamma in zip(volumes, torch.stack(knots).tolist(), gammas, strict=True):
-        narrowest = _NARROWEST_PIECE * (highest - lowest)
+        narrowest = max(_NARROWEST_PIECE * (highest - lowest), _ROUNDING * max(abs(lowest), abs(highest)))
         if high - low <= narrowest:
             volume.zero_()
             continue
