@@ -67,6 +67,7 @@ class CaseReport:
             for i, case in enumerate(rest)
         ]
         self._write(rows)
+        self.num_done = len(self.cases)  # ignite raises this event once per nested loop
         if rest:
             _logger.error(
                 "Case %s failed, %d of %d cases were not run: %s", rest[0], len(rest) - 1, len(self.cases), reason
