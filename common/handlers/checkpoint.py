@@ -128,7 +128,6 @@ class TrainingCheckpoint:
             "network": weights,
             "objects": {name: obj.state_dict() for name, obj in self.objects.items()},
             "epoch": engine.state.epoch,
-            "iteration": engine.state.iteration,
             "best_metric": self.best_metric,
             "random": _random_states(),
         }
@@ -154,7 +153,7 @@ class TrainingCheckpoint:
         for name, obj in self.objects.items():
             obj.load_state_dict(state["objects"][name])
         engine.state.epoch = state["epoch"]
-        engine.state.iteration = state["iteration"]
+        engine.state.iteration = engine.state.epoch * engine.state.epoch_length
         self.best_metric = state["best_metric"]
         _set_random_states(state["random"])
         _logger.info("Resumed from %s after epoch %d.", path, engine.state.epoch)
