@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ def bench_volume_fusion(
     learning_rate: float = 0.001,
     field_of_view: str = "abdomen",
     spacing_mm: float = 5.0,
+    num_processes: int = 2,
 ) -> None:
     """Pretrain once per seed, then fine-tune from scratch and from the pretrained weights, and compare on test cases.
 
@@ -49,17 +52,47 @@ def bench_volume_fusion(
         learning_rate: Initial learning rate of pretraining and fine-tuning.
         field_of_view: Of the phantoms, see `write_torso_phantoms`.
         spacing_mm: Of the phantoms.
+        num_processes: Trainings that run at the same time, each with its share of the CPU threads.
 
     Raises:
         RuntimeError: If a run fails.
     """
-    settings = {key: value for key, value in locals().items() if key not in ("output_dir", "seeds")}
+    settings = {key: value for key, value in locals().items() if key not in ("output_dir", "seeds", "num_processes")}
     (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
     root = Path(output_dir).resolve()
-    scores: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+
+    def train(run: Path, configs: list[str], overrides: dict[str, Any]) -> None:
+        if (run / "done").is_file():
+            return
+        _logger.info("Training %s", run)
+        overrides = {**overrides, "ckpt_dir": str(run), "output_dir": str(run / "logs")}
+        seconds = run_bundle(bundle, configs, overrides, run / "log.txt", threads)
+        write_text_atomically(f"{seconds:.0f} s\n", run / "done")
+
+    def run_arm(seed: int, arm: str) -> dict[str, Any]:
+        data = root / f"seed{seed}" / "data"
+        run = root / f"seed{seed}" / arm
+        shared = {"dataset_dir": str(data), "seed": seed, "epoch_length": epoch_length, "learning_rate": learning_rate}
+        weights = None
+        if arm == "pretrained":
+            pretrain = root / f"seed{seed}" / "pretrain"
+            steps = {"max_epochs": pretrain_epochs, "lr_step_epochs": max(1, pretrain_epochs // 2)}
+            train(pretrain, ["train.json", "small.json"], {**shared, **steps})
+            weights = str(pretrain / "model_last.pt")
+        steps = {"max_epochs": finetune_epochs, "val_interval": finetune_epochs}
+        tune = ["train.json", "small.json", "finetune.json"]
+        train(run, tune, {**shared, **steps, "pretrained_path": weights})
+        scores = run / "scores"
+        if not (scores / "summary.json").is_file():
+            last = {"ckpt_path": str(run / "model_last.pt"), "output_dir": str(scores), "dataset_dir": str(data)}
+            run_bundle(bundle, ["inference.json", "small.json", "evaluate.json"], last, scores / "log.txt", threads)
+        summary = read_summary(scores)
+        _logger.info("Seed %d, %s: mean Dice %.4f", seed, arm, summary["mean_over_structures"]["dice"])
+        return summary
+
     for seed in range(seeds):
-        run = root / f"seed{seed}"
-        data = run / "data"
+        data = root / f"seed{seed}" / "data"
         if not (data / "dataset.json").is_file():
             write_torso_phantoms(
                 data,
@@ -71,55 +104,14 @@ def bench_volume_fusion(
                 spacing_mm=spacing_mm,
                 seed=seed,
             )
-        common = {"dataset_dir": str(data), "seed": seed, "epoch_length": epoch_length, "learning_rate": learning_rate}
-        _run_once(
-            bundle,
-            ["train.json", "small.json"],
-            {**common, "max_epochs": pretrain_epochs, "lr_step_epochs": max(1, pretrain_epochs // 2)},
-            run / "pretrain",
-        )
-        for arm in ARMS:
-            weights = str(run / "pretrain" / "model_last.pt") if arm == "pretrained" else None
-            _run_once(
-                bundle,
-                ["train.json", "small.json", "finetune.json"],
-                {**common, "max_epochs": finetune_epochs, "val_interval": finetune_epochs, "pretrained_path": weights},
-                run / arm,
-            )
-            score_dir = run / arm / "scores"
-            if not (score_dir / "summary.json").is_file():
-                run_bundle(
-                    bundle,
-                    ["inference.json", "small.json", "evaluate.json"],
-                    {
-                        "dataset_dir": str(data),
-                        "ckpt_path": str(run / arm / "model_last.pt"),
-                        "output_dir": str(score_dir),
-                    },
-                    log_file=score_dir / "log.txt",
-                )
-            scores[arm].append(read_summary(score_dir))
-            dice = scores[arm][-1]["mean_over_structures"]["dice"]
-            _logger.info("seed %d, %s: mean Dice %.4f", seed, arm, dice)
+    with ThreadPoolExecutor(num_processes) as pool:
+        futures = {arm: [pool.submit(run_arm, seed, arm) for seed in range(seeds)] for arm in reversed(ARMS)}
+        scores = {arm: [future.result() for future in futures[arm]] for arm in ARMS}
     results = {"settings": settings, "seeds": seeds, "scores": scores}
     write_text_atomically(json.dumps(results, indent=4) + "\n", root / "results.json")
     table = format_results(scores)
     write_text_atomically(table + "\n", root / "results.md")
     _logger.info("\n%s", table)
-
-
-def _run_once(bundle: Path, configs: list[str], overrides: dict[str, Any], run: Path) -> None:
-    """Train unless this run has its last weights already."""
-    done = run / "done"
-    if not done.is_file():
-        _logger.info("Training %s", run)
-        seconds = run_bundle(
-            bundle,
-            configs,
-            {**overrides, "ckpt_dir": str(run), "output_dir": str(run / "logs")},
-            log_file=run / "log.txt",
-        )
-        write_text_atomically(f"{seconds:.0f} s\n", done)
 
 
 def format_results(scores: dict[str, list[dict[str, Any]]]) -> str:

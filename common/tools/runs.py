@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-_logger = logging.getLogger(__name__)
 
 
 def find_bundles(bundles_dir: str | Path | None = None) -> list[Path]:
@@ -46,7 +44,11 @@ def bundle_command(bundle: Path, configs: Sequence[str], overrides: Mapping[str,
 
 
 def run_bundle(
-    bundle: Path, configs: Sequence[str], overrides: Mapping[str, Any], log_file: str | Path | None = None
+    bundle: Path,
+    configs: Sequence[str],
+    overrides: Mapping[str, Any],
+    log_file: str | Path | None = None,
+    num_threads: int | None = None,
 ) -> float:
     """Run a bundle and wait for it.
 
@@ -55,6 +57,7 @@ def run_bundle(
         configs: As in `bundle_command`.
         overrides: As in `bundle_command`.
         log_file: Where to write what it prints; None lets progress bars and log go to this terminal.
+        num_threads: CPU threads that it takes; None leaves that to torch.
 
     Returns:
         Seconds that it took.
@@ -63,15 +66,19 @@ def run_bundle(
         RuntimeError: If it ends with another exit status than 0; with a log file, its last lines are in the message.
     """
     command = bundle_command(bundle, configs, overrides)
+    threads = {} if num_threads is None else {"OMP_NUM_THREADS": str(num_threads)}
+    environment = {**os.environ, **threads}
     start = time.perf_counter()
     if log_file is None:
-        status = subprocess.run(command, check=False).returncode  # noqa: S603 - our own command
+        status = subprocess.run(command, check=False, env=environment).returncode  # noqa: S603 - our own command
         tail = "its messages stand above"
     else:
         path = Path(log_file)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as stream:
-            status = subprocess.run(command, check=False, stdout=stream, stderr=subprocess.STDOUT).returncode  # noqa: S603
+            status = subprocess.run(  # noqa: S603
+                command, check=False, env=environment, stdout=stream, stderr=subprocess.STDOUT
+            ).returncode
         tail = f"the end of {path}:\n" + "\n".join(path.read_text().splitlines()[-15:])
     if status:
         raise RuntimeError(f"{' '.join(command)} ended with exit status {status}; {tail}")

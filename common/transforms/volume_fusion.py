@@ -311,8 +311,8 @@ class VolumeFusion(Randomizable):
         """Carry out what `randomize` drew; arguments and results as in `__call__`."""
         crops = [self._cut(volume[0], crop) for volume, plan in zip(volumes, plans, strict=True) for crop in plan.crops]
         if self.intensity:
-            curves = [(crop.percentiles, crop.gamma) for plan in plans for crop in plan.crops]
-            adjust_contrast_(crops, *zip(*curves, strict=True), self.percentile_voxels)
+            drawn = [crop for plan in plans for crop in plan.crops]
+            adjust_contrast_(crops, [c.percentiles for c in drawn], [c.gamma for c in drawn], self.percentile_voxels)
         if self.variant == "blocks":
             backgrounds, foregrounds = crops[0::2], crops[1::2]
         else:

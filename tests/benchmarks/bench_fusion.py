@@ -11,10 +11,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import fire
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from common.transforms.volume_fusion import VolumeFusion, resize_trilinear
 from tests.oracles import volume_fusion as oracle
@@ -28,8 +30,8 @@ def cpu_ms(function: Callable[[], object]) -> float:
 
 def bench_fusion(
     repeats: int = 21, roi_size: tuple[int, int, int] = (64, 128, 128), source_size: tuple[int, int, int] | None = None
-) -> dict[str, float]:
-    """Print and return CPU milliseconds and ratios."""
+) -> None:
+    """Print CPU milliseconds and ratios."""
     torch.set_num_threads(1)
     source_size = source_size or tuple(3 * n // 2 for n in roi_size)
     rng = np.random.default_rng(0)
@@ -48,13 +50,13 @@ def bench_fusion(
         pair = patches.randomize([source_size, source_size])
         crop = tensor[0, 1:-1, 1:-1, 1:-1]
         for name, function in {
-            "plain NumPy/SciPy": lambda: oracle.fuse_blocks_sample(volume, plans[0], roi_size, 5),
-            "ours, blocks": lambda: fusion.apply([tensor], plans),
-            "ours, patches (a sample of 2)": lambda: patches.apply([tensor, tensor], pair),
-            "torch trilinear resize": lambda: torch.nn.functional.interpolate(
-                crop[None, None], size=roi_size, mode="trilinear", align_corners=True
+            "plain NumPy/SciPy": partial(oracle.fuse_blocks_sample, volume, plans[0], roi_size, 5),
+            "ours, blocks": partial(fusion.apply, [tensor], plans),
+            "ours, patches (a sample of 2)": partial(patches.apply, [tensor, tensor], pair),
+            "torch trilinear resize": partial(
+                F.interpolate, crop[None, None], size=roi_size, mode="trilinear", align_corners=True
             ),
-            "our trilinear resize": lambda: resize_trilinear(crop, roi_size),
+            "our trilinear resize": partial(resize_trilinear, crop, roi_size),
         }.items():
             times.setdefault(name, []).append(cpu_ms(function))
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -63,7 +65,6 @@ def bench_fusion(
     for name, value in medians.items():
         ratio = "" if "resize" in name else f"{plain / value:6.1f} times less than plain"
         print(f"{name:32s} {value:8.2f} ms CPU, one thread {ratio}")
-    return medians
 
 
 if __name__ == "__main__":

@@ -77,7 +77,9 @@ def test_a_worse_epoch_after_resume_keeps_the_best(tmp_path):
 
 
 def test_resume_without_a_state_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="resume is set, but .*training_state.pt does not exist; start without"):
+    with pytest.raises(
+        FileNotFoundError, match=r"resume is set, but .*training_state.pt does not exist; start without"
+    ):
         make_training(tmp_path, [0.1], resume=True)[0].run([0], max_epochs=1)
 
 

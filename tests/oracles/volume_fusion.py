@@ -1,8 +1,8 @@
 """Volume Fusion the slow way: NumPy and SciPy, one step after the other, as the specification lists them.
 
-Written from arXiv:2306.16925 and doi:10.1109/TIP.2025.3610249 (sub-volumes, contrast, blocks or boxes, mixing). It takes
-the plan that `VolumeFusion.randomize` drew, so fast and slow code can be compared voxel by voxel; the benchmark uses
-it as the straightforward implementation of the published pipeline.
+Written from arXiv:2306.16925 and doi:10.1109/TIP.2025.3610249 (sub-volumes, contrast, blocks or boxes, mixing). It
+takes the plan that `VolumeFusion.randomize` drew, so fast and slow code can be compared voxel by voxel; the benchmark
+uses it as the straightforward implementation of the published pipeline.
 """
 
 from __future__ import annotations
