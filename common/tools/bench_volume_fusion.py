@@ -74,15 +74,15 @@ def bench_volume_fusion(
         data = root / f"seed{seed}" / "data"
         run = root / f"seed{seed}" / arm
         shared = {"dataset_dir": str(data), "seed": seed, "epoch_length": epoch_length, "learning_rate": learning_rate}
-        weights = None
+        start: dict[str, Any] = {"use_pretrained": False}
         if arm == "pretrained":
             pretrain = root / f"seed{seed}" / "pretrain"
             steps = {"max_epochs": pretrain_epochs, "lr_step_epochs": max(1, pretrain_epochs // 2)}
             train(pretrain, ["train.json", "small.json"], {**shared, **steps})
-            weights = str(pretrain / "model_last.pt")
+            start = {"pretrained_path": str(pretrain / "model_last.pt")}
         steps = {"max_epochs": finetune_epochs, "val_interval": finetune_epochs}
         tune = ["train.json", "small.json", "finetune.json"]
-        train(run, tune, {**shared, **steps, "pretrained_path": weights})
+        train(run, tune, {**shared, **steps, **start})
         scores = run / "scores"
         if not (scores / "summary.json").is_file():
             last = {"ckpt_path": str(run / "model_last.pt"), "output_dir": str(scores), "dataset_dir": str(data)}

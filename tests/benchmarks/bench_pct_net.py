@@ -1,9 +1,10 @@
 """How long a training step of PCT-Net takes per FLOP, against a plain MONAI U-Net of about equal FLOPs.
 
-Run as `python -m tests.benchmarks.bench_pct_net` or by path. A step is forward, loss, backward and Adam, batch 1,
-on the CPU. The steps of all networks alternate in one process, and the ratio is one of medians. The FLOPs are those of
-`torch.utils.flop_counter` for forward and backward, i.e. convolutions and matrix products. Peak memory is how much the
-resident set (`resource.getrusage`) of a fresh process grows in two steps, weights and optimizer state included.
+Run as `python -m tests.benchmarks.bench_pct_net` or by path. A step is forward, loss, backward and fused Adam, batch
+1, on the CPU. All variants take turns in one process, in a rotating order; a ratio is the median of the ratios within a turn, once of wall time
+and once of CPU time, which other work on the machine disturbs less. FLOPs are those that `torch.utils.flop_counter`
+counts in forward and backward, i.e. convolutions and matrix products. Peak memory is how far the peak of the resident
+set (`VmHWM` of Linux) of a fresh process rises in two steps, with weights and optimizer state.
 
 Two ablations: masks and slots made anew in every step, and the published mask value of -100.
 """
@@ -11,10 +12,11 @@ Two ablations: masks and slots made anew in every step, and the published mask v
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import fire
 import torch
@@ -34,6 +36,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class Seconds(NamedTuple):
+    """Duration of one step."""
+
+    wall: float
+    cpu: float
+
+
 class TrainingStep:
     """One network with its optimizer, loss and a fixed random batch."""
 
@@ -41,7 +50,7 @@ class TrainingStep:
         generator = torch.Generator().manual_seed(0)
         self.network = network.train()
         self.loss = DeepSupervisionDiceCELoss()
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5)
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5, fused=True)
         self.image = torch.rand((1, 1, *spatial_size), generator=generator)
         self.label = torch.randint(0, NUM_CLASSES, (1, 1, *spatial_size), generator=generator)
 
@@ -49,85 +58,94 @@ class TrainingStep:
         self.optimizer.zero_grad()
         self.loss(self.network(self.image), self.label).backward()
 
-    def seconds(self) -> float:
-        start = time.perf_counter()
+    def measure(self) -> Seconds:
+        wall, cpu = time.perf_counter(), time.process_time()
         self.backward()
         self.optimizer.step()
-        return time.perf_counter() - start
+        return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
     def gigaflops(self) -> float:
         with FlopCounterMode(display=False) as counter:
             self.backward()
         return counter.get_total_flops() / 1e9
 
+    def transformers(self) -> list[WindowTransformer]:
+        return [module for module in self.network.modules() if isinstance(module, WindowTransformer)]
 
-class UncachedStep(TrainingStep):
-    """The same with masks and slots made in every step."""
+    def measure_uncached(self) -> Seconds:
+        for transformer in self.transformers():
+            transformer._plans.clear()
+        return self.measure()
 
-    def backward(self) -> None:
-        for module in self.network.modules():
-            if isinstance(module, WindowTransformer):
-                module._plans.clear()
-        super().backward()
-
-
-def use_published_mask(step: TrainingStep) -> TrainingStep:
-    """Replace the cached masks of the network by those with the published value."""
-    step.backward()
-    for module in step.network.modules():
-        if isinstance(module, WindowTransformer):
-            for plan in module._plans.values():
-                for mask in plan[2:]:
-                    mask.mul_(PUBLISHED_MASKED_SCORE / MASKED_SCORE)
-    return step
+    def measure_published_mask(self) -> Seconds:
+        masks = [
+            mask for transformer in self.transformers() for plan in transformer._plans.values() for mask in plan[2:]
+        ]
+        for mask in masks:
+            mask.mul_(PUBLISHED_MASKED_SCORE / MASKED_SCORE)
+        seconds = self.measure()
+        for mask in masks:
+            mask.mul_(MASKED_SCORE / PUBLISHED_MASKED_SCORE)
+        return seconds
 
 
 def peak_megabytes(name: str, spatial_size: tuple[int, int, int], threads: int) -> float:
-    """Return by how much the resident set grows in two training steps; for a fresh process."""
+    """Return by how much the resident set grows in two training steps; to be called in a fresh process."""
     torch.set_num_threads(threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_peak_megabytes()
     step = TrainingStep(NETWORKS[name](), spatial_size)
-    step.seconds()
-    step.seconds()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    step.measure()
+    step.measure()
+    return resident_peak_megabytes() - before
+
+
+def resident_peak_megabytes() -> float:
+    """Return the peak of this process's resident set so far; `getrusage` would count that of its parent too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def run(repeats: int = 7, threads: int = 2, spatial_size: tuple[int, int, int] = (32, 64, 64)) -> None:
     """Print time per FLOP, the ratio to the plain network, the ablations and peak memory.
 
     Args:
-        repeats: Steps of each network; medians are taken.
+        repeats: Turns that are measured, after one that is not.
         threads: CPU threads.
         spatial_size: Image size in voxels, (D, H, W).
     """
     torch.set_num_threads(threads)
+    print(f"training step at 1x1x{'x'.join(map(str, spatial_size))}, {threads} threads, {repeats} turns", flush=True)
     steps = {name: TrainingStep(make(), spatial_size) for name, make in NETWORKS.items()}
-    flops = {name: step.gigaflops() for name, step in steps.items()}
-    ablations = {
-        "PCTNet, masks made every step": UncachedStep(NETWORKS["PCTNet"](), spatial_size),
-        "PCTNet, published mask value": use_published_mask(TrainingStep(NETWORKS["PCTNet"](), spatial_size)),
+    gigaflops = {name: step.gigaflops() for name, step in steps.items()}
+    measures = {
+        "PCTNet": steps["PCTNet"].measure,
+        "BasicUNet": steps["BasicUNet"].measure,
+        "uncached": steps["PCTNet"].measure_uncached,
+        "mask of -100": steps["PCTNet"].measure_published_mask,
     }
-    runs = {**steps, **ablations}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, step in runs.items():
-            elapsed = step.seconds()
-            if repeat > 0:  # the first one allocates
-                times[name].append(elapsed)
-    median = {name: statistics.median(values) for name, values in times.items()}
+    turns = []
+    order = list(measures)
+    for _ in range(repeats + 1):
+        turns.append({name: measures[name]() for name in order})
+        order.append(order.pop(0))  # each follows another one, so that none always finds warm memory
+    turns = turns[1:]
+
+    def ratio(above: str, below: str, clock: str) -> float:
+        return statistics.median(getattr(turn[above], clock) / getattr(turn[below], clock) for turn in turns)
+
     context = multiprocessing.get_context("spawn")
-    print(f"training step at 1x1x{'x'.join(map(str, spatial_size))}, {threads} threads, median of {repeats}")
-    for name, giga in flops.items():
+    for name, work in gigaflops.items():
         with context.Pool(1) as pool:
             peak = pool.apply(peak_megabytes, (name, spatial_size, threads))
+        wall = statistics.median(turn[name].wall for turn in turns)
         print(
-            f"{name:10s} {median[name]:6.2f} s  {giga:6.1f} GFLOP  {1e3 * median[name] / giga:6.2f} ms/GFLOP  "
-            f"peak memory {peak:5.0f} MiB"
+            f"{name:10s} {wall:6.2f} s {work:6.1f} GFLOP {1e3 * wall / work:6.2f} ms/GFLOP, peak memory {peak:5.0f} MiB"
         )
-    per_flop = {name: median[name] / giga for name, giga in flops.items()}
-    print(f"time per FLOP, PCTNet / BasicUNet: {per_flop['PCTNet'] / per_flop['BasicUNet']:.2f}")
-    for name in ablations:
-        print(f"{name} / PCTNet: {median[name] / median['PCTNet']:.2f}")
+    scale = gigaflops["BasicUNet"] / gigaflops["PCTNet"]
+    for clock in ("wall", "cpu"):
+        print(f"{clock} time per FLOP, PCTNet / BasicUNet: {scale * ratio('PCTNet', 'BasicUNet', clock):.2f}")
+        for name in ("uncached", "mask of -100"):
+            print(f"{clock} time, PCTNet {name} / PCTNet: {ratio(name, 'PCTNet', clock):.2f}")
 
 
 if __name__ == "__main__":

@@ -171,10 +171,13 @@ def test_from_a_monai_config(source, tmp_path):
     torch.save(source.state_dict(), tmp_path / "model.pt")
     parser = ConfigParser(
         {
-            "imports": ["$import common.weights"],
             "network_def": {"_target_": "common.networks.FMUNet", "feature_channels": list(CHANNELS)},
-            "load": "$common.weights.load_weights(@network_def, @path, ['heads.'])",
-            "path": str(tmp_path / "model.pt"),
+            "load": {
+                "_target_": "common.weights.load_weights",
+                "network": "@network_def",
+                "path_or_state_dict": str(tmp_path / "model.pt"),
+                "drop_prefixes": ["heads."],
+            },
         }
     )
     import common.weights  # noqa: F401
