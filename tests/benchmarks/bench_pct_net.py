@@ -1,10 +1,10 @@
 """How long a training step of PCT-Net takes per FLOP, against a plain MONAI U-Net of about equal FLOPs.
 
 Run as `python -m tests.benchmarks.bench_pct_net` or by path. A step is forward, loss, backward and fused Adam, batch
-1, on the CPU. All variants take turns in one process, in a rotating order; a ratio is the median of the ratios within a turn, once of wall time
-and once of CPU time, which other work on the machine disturbs less. FLOPs are those that `torch.utils.flop_counter`
-counts in forward and backward, i.e. convolutions and matrix products. Peak memory is how far the peak of the resident
-set (`VmHWM` of Linux) of a fresh process rises in two steps, with weights and optimizer state.
+1, on the CPU. All variants take turns in one process, in a rotating order. A ratio is the median of the ratios within a
+turn, once of wall time and once of CPU time, which other work on the machine disturbs less. FLOPs are those that
+`torch.utils.flop_counter` counts in forward and backward, i.e. convolutions and matrix products. Peak memory is how far
+the peak of the resident set (`VmHWM` of Linux) of a fresh process rises in two steps, with weights and optimizer state.
 
 Two ablations: masks and slots made anew in every step, and the published mask value of -100.
 """
