@@ -2,14 +2,7 @@
 
 from .case_metrics import CaseMetrics
 from .case_report import CaseReport
-from .checkpoint import TrainingCheckpoint, write_atomically, write_text_atomically
+from .checkpoint import TrainingCheckpoint
 from .progress import LossProgressBar
 
-__all__ = [
-    "CaseMetrics",
-    "CaseReport",
-    "LossProgressBar",
-    "TrainingCheckpoint",
-    "write_atomically",
-    "write_text_atomically",
-]
+__all__ = ["CaseMetrics", "CaseReport", "LossProgressBar", "TrainingCheckpoint"]

@@ -13,8 +13,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
+from ..files import write_text_atomically
 from ..metrics import StructureScore, score_structures
-from .checkpoint import write_text_atomically
 
 _logger = logging.getLogger(__name__)
 

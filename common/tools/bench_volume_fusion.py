@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.phantoms import write_torso_phantoms
-from ..handlers import write_text_atomically
+from ..files import write_text_atomically
 from .runs import find_bundles, read_summary, run_bundle
 
 BUNDLE = "volume_fusion"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..files import write_atomically
 from . import fmunet, pctnet
 from .checkpoint import read_checkpoint, unwrap_state_dict
 from .conversion import ConvertedState
@@ -94,14 +95,8 @@ def convert_checkpoint(
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     target = Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        # Without clones, views would be written with the whole storage that they look into.
-        torch.save({key: tensor.clone() for key, tensor in converted.state_dict.items()}, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Without clones, views would be written with the whole storage that they look into.
+    write_atomically({key: tensor.clone() for key, tensor in converted.state_dict.items()}, target)
     for reason in dict.fromkeys(converted.dropped.values()):
         keys = [key for key, why in converted.dropped.items() if why == reason]
         logger.info("Dropped %d keys (%s): %s", len(keys), ", ".join(keys), reason)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from common.handlers import TrainingCheckpoint, write_atomically
+from common.files import write_atomically
+from common.handlers import TrainingCheckpoint
 from common.handlers.checkpoint import STATE_FILE
 from common.transforms import VolumeFusion
 

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from ...files import write_text_atomically
 from .torso_anatomy import TORSO_LABELS, build_scene, paint_torso
 from .torso_patient import Patient, draw_patient
 from .torso_scan import (
@@ -148,9 +149,7 @@ def write_torso_phantoms(
                 progress.update()
     description = _describe(sections, {"seed": seed, "spacing_mm": spacing_mm, "field_of_view": field_of_view})
     path = root / "dataset.json"
-    partial = root / ".dataset.json.part"
-    partial.write_text(json.dumps(description, indent=4) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text_atomically(json.dumps(description, indent=4) + "\n", path)
     logger.info("Wrote %s: %s.", path, ", ".join(f"{count} {section}" for section, count in counts.items() if count))
     return path
 
