@@ -26,10 +26,9 @@ def bench_volume_fusion(
     num_labeled: int = 1,
     num_unlabeled: int = 24,
     num_test: int = 6,
-    pretrain_epochs: int = 20,
-    finetune_epochs: int = 10,
-    epoch_length: int = 20,
-    learning_rate: float = 0.001,
+    pretrain_epochs: int = 16,
+    finetune_epochs: int = 3,
+    epoch_length: int = 50,
     field_of_view: str = "abdomen",
     spacing_mm: float = 5.0,
     num_processes: int = 2,
@@ -49,7 +48,6 @@ def bench_volume_fusion(
         pretrain_epochs: Epochs of pretraining.
         finetune_epochs: Epochs of fine-tuning, in both arms.
         epoch_length: Iterations of an epoch.
-        learning_rate: Initial learning rate of pretraining and fine-tuning.
         field_of_view: Of the phantoms, see `write_torso_phantoms`.
         spacing_mm: Of the phantoms.
         num_processes: Trainings that run at the same time, each with its share of the CPU threads.
@@ -73,7 +71,7 @@ def bench_volume_fusion(
     def run_arm(seed: int, arm: str) -> dict[str, Any]:
         data = root / f"seed{seed}" / "data"
         run = root / f"seed{seed}" / arm
-        shared = {"dataset_dir": str(data), "seed": seed, "epoch_length": epoch_length, "learning_rate": learning_rate}
+        shared = {"dataset_dir": str(data), "seed": seed, "epoch_length": epoch_length}
         start: dict[str, Any] = {"use_pretrained": False}
         if arm == "pretrained":
             pretrain = root / f"seed{seed}" / "pretrain"
