@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ckpt_export, create_workflow, verify_net_in_out
+from monai.transforms import LoadImage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.networks import FMUNet, PCTNet
@@ -174,6 +175,43 @@ class TestSegmentation:
         (prediction,) = (nib.load(path) for path in tmp_path.glob("*_seg.nii.gz"))
         assert prediction.shape == image.shape
         np.testing.assert_allclose(prediction.affine, image.affine, atol=1e-3)
+
+
+class TestRealScans:
+    """Every CT beside the repository, NIfTI and MHA, from 3 mm to 0.8 x 0.8 x 5 mm."""
+
+    def test_pretrain_finetune_and_segment(self, run_config, shared_data, tmp_path):
+        names = [
+            "ct_crlm_1004/ct.nii.gz",
+            "ct_lidc_0314/ct_1p5mm.nii.gz",
+            "ct_elastix_lung_small/3DCT_lung_baseline_small.mha",
+            "ct_totalsegmentator/abdomen_pelvis.nii.gz",
+            "ct_totalsegmentator/heart_a.nii.gz",
+            "ct_totalsegmentator/heart_b.nii.gz",
+        ]
+        heart = {
+            key: str(shared_data / "ct_totalsegmentator" / name)
+            for key, name in (("image", "heart_a.nii.gz"), ("label", "heart_a_aorta.nii.gz"))
+        }
+        scans = [{"image": str(shared_data / name)} for name in names]
+        (tmp_path / "dataset.json").write_text(
+            json.dumps({"unlabeled": scans, "training": [heart], "validation": [heart], "test": scans})
+        )
+        base = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "logs"), "max_epochs": 1}
+        pretrain = {**TINY_TRAIN, **base, "ckpt_dir": str(tmp_path), "epoch_length": 3, "num_val_samples": 1}
+        run_config(BUNDLE, PRETRAIN, pretrain)
+        tune = {**TINY_TUNE, **base, "ckpt_dir": str(tmp_path / "tuned"), "epoch_length": 2, "num_classes": 2}
+        run_config(BUNDLE, FINETUNE, {**tune, "pretrained_path": str(tmp_path / "model.pt"), "spacing_mm": [3, 3, 3]})
+        infer = {**TINY, "dataset_dir": str(tmp_path), "num_classes": 2, "output_dir": str(tmp_path / "out")}
+        infer |= {"ckpt_path": str(tmp_path / "tuned" / "model.pt"), "spacing_mm": [6, 6, 6]}
+        run_config(BUNDLE, INFER, infer)
+        with (tmp_path / "out" / "cases.csv").open() as stream:
+            assert [row["outcome"] for row in csv.DictReader(stream)] == ["done"] * 6
+        for name in names:
+            image = LoadImage(image_only=True)(shared_data / name)
+            prediction = nib.load(tmp_path / "out" / f"{(shared_data / name).name.split('.')[0]}_seg.nii.gz")
+            assert prediction.shape == image.shape
+            np.testing.assert_allclose(prediction.affine, image.affine.numpy(), atol=1e-3)
 
 
 class TestContract:
