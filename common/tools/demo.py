@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..data.label_names import load_label_names
 from ..data.phantoms import write_torso_phantoms
 from ..handlers.case_metrics import format_summary
 from .pictures import draw_case, draw_fusion
@@ -77,12 +78,15 @@ def _section(bundle: Path, title: str, data: Path, run: Path, seconds: dict[str,
     summary = read_summary(run / "evaluate")
     table = format_summary(summary)
     _logger.info("\n%s\n%s", title, table)
-    cases = json.loads((data / "dataset.json").read_text())["test"][:MAX_PICTURES]
+    description = json.loads((data / "dataset.json").read_text())
+    names = load_label_names(data, len(description["labels"]))
+    cases = description["test"][:MAX_PICTURES]
     figures = []
     for case in cases:
         name = Path(case["image"]).name.removesuffix(".nii.gz")
         picture = report / f"{bundle.name}_{name}.png"
-        draw_case(data / case["image"], run / "evaluate" / f"{name}_seg.nii.gz", data / case["label"], picture)
+        prediction = run / "evaluate" / f"{name}_seg.nii.gz"
+        draw_case(data / case["image"], prediction, data / case["label"], picture, names)
         figures.append((picture.name, f"{name}: image, prediction, reference"))
     if (run / "pretrain").is_dir():
         picture = report / f"{bundle.name}_fused.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from ..transforms import VolumeFusion
 
@@ -21,6 +23,7 @@ def draw_case(
     prediction_file: str | Path,
     reference_file: str | Path | None,
     output_file: str | Path,
+    label_names: Mapping[int, str] | None = None,
     window: tuple[float, float] = SOFT_TISSUE_HU,
 ) -> None:
     """Draw image, prediction and reference in three planes through the middle of the labelled voxels.
@@ -30,6 +33,7 @@ def draw_case(
         prediction_file: NIfTI label map in the image's geometry.
         reference_file: The same, or None.
         output_file: PNG to write.
+        label_names: Names for the legend; None leaves it out.
         window: Intensities shown black and white; by default a soft-tissue window in HU.
     """
     image = nib.as_closest_canonical(nib.load(image_file))
@@ -40,8 +44,11 @@ def draw_case(
     values = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
     spacing_mm = image.header.get_zooms()[:3]
     colors = _label_colors(max(int(m.max()) for m in labels))
-    figure = Figure(figsize=(4 * (1 + len(labels)), 11), layout="constrained")
-    axes = figure.subplots(3, 1 + len(labels), squeeze=False)
+    size_mm = [step * count for step, count in zip(spacing_mm, values.shape, strict=True)]
+    heights = [size_mm[1] / size_mm[0], size_mm[2] / size_mm[0], size_mm[2] / size_mm[1]]
+    columns = 1 + len(labels)
+    figure = Figure(figsize=(4 * columns, 4 * sum(heights) + 2), layout="constrained")
+    axes = figure.subplots(3, columns, squeeze=False, height_ratios=heights)
     titles = ["image", "prediction", "reference"]
     for row, (plane, axis) in enumerate(zip(PLANES, (2, 1, 0), strict=True)):
         rest = [a for a in (0, 1, 2) if a != axis]
@@ -52,6 +59,10 @@ def draw_case(
                 panel.imshow(colors[_slice(labels[column - 1], axis, center[axis])], aspect=aspect)
             panel.set_axis_off()
             panel.set_title(f"{titles[column]}, {plane}")
+    if label_names:
+        present = sorted({int(value) for m in labels for value in np.unique(m)} & set(label_names))
+        patches = [Patch(color=colors[value], label=label_names[value]) for value in present]
+        figure.legend(handles=patches, loc="outside lower center", ncols=4)
     _save(figure, output_file)
 
 
