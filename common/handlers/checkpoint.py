@@ -34,6 +34,7 @@ class TrainingCheckpoint:
         save_dir: Folder of the three files.
         network: Its weights are saved without the prefix of `DistributedDataParallel`.
         objects: Further objects with `state_dict` and `load_state_dict`, by name, such as optimizer and scheduler.
+        generators: Objects of the same kind whose state is what they draw next, such as `VolumeFusion`.
         evaluator: Engine whose key metric decides what is best; None keeps the last weights as the best.
         resume: Whether to continue from `training_state.pt`.
 
@@ -41,8 +42,9 @@ class TrainingCheckpoint:
         FileNotFoundError: At the start of training, if `resume` is set and there is nothing to resume.
 
     Note:
-        In a distributed run every process resumes and process 0 alone writes. The order in which data is drawn after
-        a resume is random anew; it is not that of the uninterrupted run.
+        In a distributed run every process resumes and process 0 alone writes; its random states are its own, the other
+        processes keep theirs, so that no two draw the same. The order in which data is drawn after a resume is random
+        anew; it is not that of the uninterrupted run.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class TrainingCheckpoint:
         save_dir: str | Path,
         network: torch.nn.Module,
         objects: Mapping[str, Any],
+        generators: Mapping[str, Any] | None = None,
         evaluator: Engine | None = None,
         resume: bool = False,
     ) -> None:
         self.save_dir = Path(save_dir)
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
         self.objects = dict(objects)
+        self.generators = dict(generators or {})
         self.evaluator = evaluator
         self.resume = resume
         self.best_metric: float | None = None
@@ -87,7 +91,7 @@ class TrainingCheckpoint:
     def save(self, engine: Engine) -> None:
         """Write the files for the epoch that has just ended."""
         is_best = self._is_best(engine)
-        if dist.is_initialized() and dist.get_rank() > 0:
+        if _rank() > 0:
             return
         weights = self.network.state_dict()
         if is_best:
@@ -96,6 +100,7 @@ class TrainingCheckpoint:
         state = {
             "network": weights,
             "objects": {name: obj.state_dict() for name, obj in self.objects.items()},
+            "generators": {name: obj.state_dict() for name, obj in self.generators.items()},
             "epoch": engine.state.epoch,
             "best_metric": self.best_metric,
             "random": _random_states(),
@@ -113,10 +118,11 @@ class TrainingCheckpoint:
                 f"interrupted run with --ckpt_dir."
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if set(state["objects"]) != set(self.objects):
+        stored, own = ({*s["objects"], *s["generators"]} for s in (state, vars(self)))
+        if stored != own:
             raise ValueError(
-                f"{path} holds the states of {sorted(state['objects'])}, this run has {sorted(self.objects)}; "
-                f"resume with the configuration of the interrupted run."
+                f"{path} holds the states of {sorted(stored)}, this run has {sorted(own)}; resume with the "
+                f"configuration of the interrupted run."
             )
         self.network.load_state_dict(state["network"])
         for name, obj in self.objects.items():
@@ -124,8 +130,15 @@ class TrainingCheckpoint:
         engine.state.epoch = state["epoch"]
         engine.state.iteration = engine.state.epoch * engine.state.epoch_length
         self.best_metric = state["best_metric"]
-        _set_random_states(state["random"])
+        if _rank() == 0:
+            _set_random_states(state["random"])
+            for name, generator in self.generators.items():
+                generator.load_state_dict(state["generators"][name])
         _logger.info("Resumed from %s after epoch %d.", path, engine.state.epoch)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def _random_states() -> dict[str, Any]:

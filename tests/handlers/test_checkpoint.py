@@ -35,7 +35,7 @@ def make_training(folder, metrics, resume=False, fail_at=None):
         engine.state.metrics = {"dice": metrics[trainer.state.epoch - 1]}
         engine.state.key_metric_name = "dice"
 
-    checkpoint = TrainingCheckpoint(folder, network, {"optimizer": optimizer, "fusion": fusion}, evaluator, resume)
+    checkpoint = TrainingCheckpoint(folder, network, {"optimizer": optimizer}, {"fusion": fusion}, evaluator, resume)
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: evaluator.run([0], max_epochs=1))
     checkpoint.attach(trainer)
     return trainer, network, fusion
