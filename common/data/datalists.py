@@ -40,6 +40,7 @@ def load_datalist(
     keys: str | Sequence[str] = ("image", "label"),
     val_fraction: float = 0.2,
     seed: int = 0,
+    hold_out_from: str | Sequence[str] = TRAINING,
 ) -> list[Case]:
     """List the cases of a data set for a MONAI `Dataset`; nothing is opened but `dataset.json`.
 
@@ -54,16 +55,18 @@ def load_datalist(
     3. Only when nothing but images is asked for: any folder of volumes and of DICOM series, at any depth. All
        of them are both `training` and `test`.
 
-    Where there is no `validation`, a share of `training` is held out, drawn by case, always the same for the same
-    cases and `seed`. List `validation` yourself when several files come from one patient.
+    Where there is no `validation`, a share of `hold_out_from` is held out, drawn by case, always the same for the same
+    cases and `seed`. Asking for other sections alone holds nothing out. List `validation` yourself when several files come from one patient.
 
     Args:
         dataset_dir: Directory, or several in order, whose cases are concatenated.
         section: Section, or several, whose cases are concatenated; of several, one must be there. `("training",
             "unlabeled")` gives a pretraining every image but those held out.
         keys: What each case must have: `image`, `label`, `scribble`. Everything else in `dataset.json` is left out.
-        val_fraction: Share of `training` that is `validation` where none is listed, in [0, 1); 0 holds nothing out.
+        val_fraction: Share of `hold_out_from` that is `validation` where none is listed, in [0, 1); 0 holds nothing out.
         seed: Seed of that draw.
+        hold_out_from: Section, or several, from which that share is drawn; a pretraining, which reads no labels, may
+            draw from everything it trains on.
 
     Returns:
         One dictionary a case: `keys` with absolute paths (a list of paths for an image in several channel files), and
@@ -84,8 +87,11 @@ def load_datalist(
     for directory in directories:
         root = Path(os.path.abspath(Path(directory).expanduser()))  # noqa: PTH100 - resolve() would follow links
         sections = _find_sections(root, required)
-        if VALIDATION not in sections and TRAINING in sections and not {TRAINING, VALIDATION} <= set(wanted):
-            _hold_out_validation(root, sections, val_fraction, seed)
+        pool = [name for name in ensure_tuple(hold_out_from) if name in sections]
+        # whoever asks for both sides, or for neither, has nothing held out
+        one_side = (VALIDATION in wanted) != bool({*pool} & {*wanted})
+        if val_fraction and pool and one_side and VALIDATION not in sections:
+            _hold_out_validation(root, sections, pool, val_fraction, seed)
         cases += _select(root, sections, wanted, required)
     return _with_unique_names(cases)
 
@@ -286,28 +292,31 @@ def _list_bare_folder(root: Path) -> dict[str, list[Case]]:
     return {TRAINING: entries, TEST: entries} if entries else {}
 
 
-def _hold_out_validation(root: Path, sections: dict[str, list[Case]], val_fraction: float, seed: int) -> None:
-    """Move a share of `training` into a new section `validation`."""
-    if not val_fraction:
-        return
-    entries = sorted(sections[TRAINING], key=lambda entry: (entry["case"], entry["entry"]))
+def _hold_out_validation(
+    root: Path, sections: dict[str, list[Case]], pool: list[str], val_fraction: float, seed: int
+) -> None:
+    """Move a share of the sections in `pool` into a new section `validation`."""
+    by_image = {str(entry["image"]): entry for name in reversed(pool) for entry in reversed(sections[name])}
+    entries = sorted(by_image.values(), key=lambda entry: (entry["case"], entry["entry"]))
     if len(entries) < 2:
         raise refusal(
             root,
-            "must have two training cases or more to hold one out for validation",
+            f"must have two cases or more in {_and(pool)} to hold one out for validation",
             f"{len(entries)}",
-            "list `validation` in dataset.json, or set val_fraction to 0",
+            "list `validation` in dataset.json: other cases, or this one if there is no other",
         )
     num_validation = min(max(round(len(entries) * val_fraction), 1), len(entries) - 1)
     order = np.random.default_rng(seed).permutation(len(entries))
-    held_out = {entries[i]["entry"] for i in order[:num_validation]}
-    sections[VALIDATION] = [e for e in sections[TRAINING] if e["entry"] in held_out]
-    sections[TRAINING] = [e for e in sections[TRAINING] if e["entry"] not in held_out]
+    held_out = {str(entries[i]["image"]) for i in order[:num_validation]}
+    sections[VALIDATION] = [entry for entry in entries if str(entry["image"]) in held_out]
+    for name in pool:
+        sections[name] = [entry for entry in sections[name] if str(entry["image"]) not in held_out]
     logger.info(
-        "%s has no validation section: %d of %d training cases are held out (seed %d): %s",
+        "%s has no validation section: %d of %d cases of %s are held out (seed %d): %s",
         root,
         num_validation,
         len(entries),
+        _and(pool),
         seed,
         ", ".join(e["case"] for e in sections[VALIDATION][:10]) + (", ..." if num_validation > 10 else ""),
     )
@@ -319,7 +328,7 @@ def _select(root: Path, sections: dict[str, list[Case]], wanted: tuple[str, ...]
     if not present:
         remedy = "name one of these as section"
         if VALIDATION in wanted:
-            remedy += ", or set val_fraction above 0 to hold out training cases"
+            remedy += ", list `validation` in dataset.json, or set val_fraction above 0 to hold out training cases"
         raise refusal(root, f"must have a section {_and(wanted, 'or')}", _counts(sections), remedy)
     problems: list[Problem] = []
     selected: dict[str, Case] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import math
@@ -25,7 +26,7 @@ class CaseMetrics:
     `metrics.csv` has a row for each case and structure: Dice, HD95 (mm), NSD. `summary.json` has their means per
     structure over the cases in which it was scored, and the mean over structures; a structure in neither map of a
     case is counted apart, one in only one of the two maps gets the worst values (see `score_structures`). The summary
-    is written when all cases were scored and not before: no failed case leaves an average.
+    Both files are written when all cases were scored and not before: no failed case leaves an average.
 
     Args:
         output_dir: Folder of the two files.
@@ -51,25 +52,26 @@ class CaseMetrics:
 
     def _start(self, _engine: Engine) -> None:
         self.scores = []
-        (self.output_dir / "summary.json").unlink(missing_ok=True)
+        for name in ("metrics.csv", "summary.json"):
+            (self.output_dir / name).unlink(missing_ok=True)
 
     def _score(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            prediction, reference = output[CommonKeys.PRED][0], output[CommonKeys.LABEL][0]
+            reference = output[CommonKeys.LABEL][0].as_tensor()
+            # a large volume may have been stitched on the CPU
+            prediction = output[CommonKeys.PRED][0].as_tensor().to(reference.device)
             spacing_mm = output[CommonKeys.LABEL].pixdim.tolist()
-            scores = score_structures(
-                prediction.as_tensor(), reference.as_tensor(), list(self.label_names), spacing_mm, self.nsd_tolerance_mm
-            )
+            scores = score_structures(prediction, reference, list(self.label_names), spacing_mm, self.nsd_tolerance_mm)
             self.scores.append((item["case"], scores))
 
     def _summarize(self, engine: Engine) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        with (self.output_dir / "metrics.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(("case", "label", "structure", *StructureScore._fields))
-            for case, scores in self.scores:
-                for label, score in scores.items():
-                    writer.writerow((case, label, self.label_names[label], *(f"{v:.6g}" for v in score)))
+        rows = io.StringIO(newline="")
+        writer = csv.writer(rows, lineterminator="\n")
+        writer.writerow(("case", "label", "structure", *StructureScore._fields))
+        for case, scores in self.scores:
+            for label, score in scores.items():
+                writer.writerow((case, label, self.label_names[label], *(f"{v:.6g}" for v in score)))
+        write_text_atomically(rows.getvalue(), self.output_dir / "metrics.csv")
         structures = {
             name: _means([scores[label] for _, scores in self.scores]) for label, name in self.label_names.items()
         }

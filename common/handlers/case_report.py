@@ -24,7 +24,7 @@ class CaseReport:
 
     Args:
         output_dir: Folder of `cases.csv`.
-        cases: Names in the order in which the evaluator meets them, one per iteration.
+        cases: Names in the order in which the evaluator meets them.
 
     Raises:
         ValueError: If a name occurs twice, since outputs of the two cases would overwrite each other.
@@ -40,22 +40,26 @@ class CaseReport:
         self.started_s = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Attach to an evaluator with batch size 1."""
+        """Attach to an evaluator whose batches name the `case` of each item."""
         engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._finish_case)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
-    def _start(self, _engine: Engine) -> None:
+    def _start(self, engine: Engine) -> None:
+        # added now, behind all handlers of the engine: a case is done when they are done with it
+        if not engine.has_event_handler(self._finish, Events.ITERATION_COMPLETED):
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._finish)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("w", newline="") as stream:
             csv.writer(stream).writerow(COLUMNS)
         self.num_done = 0
         self.started_s = time.perf_counter()
 
-    def _finish_case(self, _engine: Engine) -> None:
+    def _finish(self, engine: Engine) -> None:
         now_s = time.perf_counter()
-        self._write([(self.cases[self.num_done], f"{now_s - self.started_s:.3f}", "done", "")])
-        self.num_done += 1
+        names = [item["case"] for item in engine.state.batch]
+        seconds = f"{(now_s - self.started_s) / len(names):.3f}"
+        self._write([(name, seconds, "done", "") for name in names])
+        self.num_done += len(names)
         self.started_s = now_s
 
     def _fail(self, _engine: Engine, error: Exception) -> None:

@@ -63,7 +63,7 @@ def test_sections_of_dataset_json(tmp_path):
 def test_a_section_that_is_nowhere_names_those_that_are(tmp_path):
     write_json(tmp_path, training=entries("a", "b", "c", "d", "e"), test=[])
     message = refused(tmp_path, "test")
-    assert "must have a section `test`; found training (4), validation (1). Remedy: name one of these" in message
+    assert "must have a section `test`; found training (5). Remedy: name one of these" in message
     assert names(load_datalist(tmp_path, ("training", "unlabeled"))) == names(load_datalist(tmp_path))
     assert "must have a section `test` or `unlabeled`" in refused(tmp_path, ["test", "unlabeled"])
     assert "set val_fraction above 0" in refused(tmp_path, "validation", val_fraction=0)
@@ -75,7 +75,7 @@ def test_validation_is_held_out_by_seed_and_said(tmp_path, caplog):
     write_json(tmp_path / "two", training=entries(*reversed(cases)))
     with caplog.at_level(logging.INFO):
         training = load_datalist(tmp_path / "one", val_fraction=0.3)
-    assert "has no validation section: 3 of 10 training cases are held out (seed 0): case_" in caplog.text
+    assert "has no validation section: 3 of 10 cases of `training` are held out (seed 0): case_" in caplog.text
     validation = load_datalist(tmp_path / "one", "validation", val_fraction=0.3)
     assert len(validation) == 3
     assert sorted(names(training) + names(validation)) == cases
@@ -92,10 +92,24 @@ def test_at_least_one_case_on_each_side(tmp_path):
         assert len(load_datalist(tmp_path / "two", "validation", val_fraction=fraction)) == 1
     write_json(tmp_path / "one", training=entries("a"))
     message = refused(tmp_path / "one")
-    assert "must have two training cases or more to hold one out for validation; found 1. Remedy: list" in message
-    assert "set val_fraction to 0" in message
+    assert "must have two cases or more in `training` to hold one out for validation; found 1. Remedy: list" in message
+    assert "list `validation` in dataset.json: other cases, or this one if there is no other" in message
     assert names(load_datalist(tmp_path / "one", val_fraction=0)) == ["a"]
     assert names(load_datalist(tmp_path / "one", ("training", "validation"))) == ["a"]  # nothing to hold out for
+
+
+def test_other_sections_alone_hold_nothing_out(tmp_path):
+    write_json(tmp_path, training=entries("a"), test=entries("t"))
+    assert names(load_datalist(tmp_path, "test")) == ["t"]
+
+
+def test_pretraining_may_hold_out_from_what_has_no_labels(tmp_path):
+    write_json(tmp_path, training=entries("a"), unlabeled=entries("b", "c", "d"))
+    options = {"keys": "image", "val_fraction": 0.3, "hold_out_from": ("training", "unlabeled")}
+    training = load_datalist(tmp_path, ("training", "unlabeled"), **options)
+    validation = load_datalist(tmp_path, "validation", **options)
+    assert len(validation) == 1
+    assert sorted(names(training) + names(validation)) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("val_fraction", [-0.1, 1, 1.5])

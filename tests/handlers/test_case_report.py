@@ -58,6 +58,20 @@ def test_a_failure_is_written_down_and_goes_on(tmp_path):
     assert rows[1]["reason"] == "OSError: disk is full"
 
 
+@pytest.mark.parametrize("wrong", ["b", "c"])
+def test_a_case_that_cannot_be_scored_is_the_one_that_failed(tmp_path, wrong):
+    outputs = {case: label_pair(4, 4) for case in "abc"}
+    outputs[wrong]["pred"] = outputs[wrong]["pred"][:, 1:]
+    handlers = [CaseReport(tmp_path, list(outputs)), CaseMetrics(tmp_path, {1: "liver"}, 1.0)]
+    with pytest.raises(ValueError, match="one shape"):
+        run_cases(handlers, outputs)
+    rows = {row["case"]: row["outcome"] for row in read_rows(tmp_path / "cases.csv")}
+    assert (
+        rows
+        == {"b": {"a": "done", "b": "failed", "c": "not run"}, "c": {"a": "done", "b": "done", "c": "failed"}}[wrong]
+    )
+
+
 def test_equal_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"these occur twice: \['a'\]"):
         CaseReport(tmp_path, ["a", "b", "a"])
@@ -88,7 +102,8 @@ def test_distances_use_the_spacing_of_the_case(tmp_path):
 
 
 def test_no_average_after_a_failed_case(tmp_path):
-    (tmp_path / "summary.json").write_text("{}")
+    for name in ("summary.json", "metrics.csv"):
+        (tmp_path / name).write_text("from an older run")
     with pytest.raises(RuntimeError, match="broken"):
         run_cases([CaseMetrics(tmp_path, {1: "liver"}, 1.0)], {"a": label_pair(4, 4), "b": RuntimeError("broken")})
-    assert not (tmp_path / "summary.json").exists()
+    assert list(tmp_path.iterdir()) == []
