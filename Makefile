@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Where `make demo` and the benches write, and how many CPU threads they take (0: all).
+# Where `make demo` writes.
 DEMO_DIR ?= demo
+# How many seeds `make bench-volume-fusion` runs; it writes to runs/.
 SEEDS ?= 3
 
 .DEFAULT_GOAL := help
@@ -16,6 +17,7 @@ help: ## List the commands
 install: $(READY) ## Make the virtual environment .venv with everything that developers need
 
 $(READY): setup.cfg pyproject.toml .constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The pinned environment needs Python 3.11 or newer, found " + sys.version.split()[0] + "; name another with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .constraints.txt --editable '.[dev]'
 	@touch $@
@@ -50,6 +52,6 @@ bench-volume-fusion: $(READY) ## Does pretraining pay? Phantoms, SEEDS seeds, sc
 demo: $(READY) ## Phantoms, then every bundle through its real JSON, then a report with pictures
 	$(BIN)/python -m common.tools demo --output_dir $(DEMO_DIR)
 
-clean: ## Remove the environment, caches and everything that runs wrote
-	rm -rf $(VENV) $(DEMO_DIR) dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the environment, caches, demo and benches; data, weights and output of your runs stay
+	rm -rf $(VENV) $(DEMO_DIR) runs dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find common tests bundles -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -56,14 +56,15 @@ def load_datalist(
        of them are both `training` and `test`.
 
     Where there is no `validation`, a share of `hold_out_from` is held out, drawn by case, always the same for the same
-    cases and `seed`. Asking for other sections alone holds nothing out. List `validation` yourself when several files come from one patient.
+    cases and `seed`. Asking for other sections alone holds nothing out. List `validation` yourself when several files
+    come from one patient.
 
     Args:
         dataset_dir: Directory, or several in order, whose cases are concatenated.
         section: Section, or several, whose cases are concatenated; of several, one must be there. `("training",
             "unlabeled")` gives a pretraining every image but those held out.
         keys: What each case must have: `image`, `label`, `scribble`. Everything else in `dataset.json` is left out.
-        val_fraction: Share of `hold_out_from` that is `validation` where none is listed, in [0, 1); 0 holds nothing out.
+        val_fraction: Share of `hold_out_from` that is `validation` where none is listed, in [0, 1); 0 holds out none.
         seed: Seed of that draw.
         hold_out_from: Section, or several, from which that share is drawn; a pretraining, which reads no labels, may
             draw from everything it trains on.

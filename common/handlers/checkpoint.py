@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,8 +44,8 @@ class TrainingCheckpoint:
 
     Note:
         In a distributed run every process resumes and process 0 alone writes; its random states are its own, the other
-        processes keep theirs, so that no two draw the same. The order in which data is drawn after a resume is random
-        anew; it is not that of the uninterrupted run.
+        processes keep theirs, so that no two draw the same. What loader processes draw (crops, flips) is seeded anew at
+        every start, so a resumed run does not repeat an uninterrupted one number by number.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class TrainingCheckpoint:
         """Attach to a trainer."""
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.COMPLETED, self._ensure_model)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._mark_validated, engine)
 
@@ -82,11 +84,19 @@ class TrainingCheckpoint:
             return False
         name = self.evaluator.state.key_metric_name
         metric = float(self.evaluator.state.metrics[name])
-        if self.best_metric is not None and not metric > self.best_metric:
+        if math.isnan(metric):
+            _logger.warning("Epoch %d: %s is NaN and cannot be the best.", engine.state.epoch, name)
+            return False
+        if self.best_metric is not None and metric <= self.best_metric:
             return False
         self.best_metric = metric
         _logger.info("Epoch %d: best %s so far, %.4f.", engine.state.epoch, name, metric)
         return True
+
+    def _ensure_model(self, _engine: Engine) -> None:
+        if self.evaluator is not None and self.best_metric is None and _rank() == 0:
+            _logger.warning("No validation gave a score: model.pt holds the last weights, not the best.")
+            write_atomically(self.network.state_dict(), self.save_dir / "model.pt")
 
     def save(self, engine: Engine) -> None:
         """Write the files for the epoch that has just ended."""
@@ -103,6 +113,7 @@ class TrainingCheckpoint:
             "generators": {name: obj.state_dict() for name, obj in self.generators.items()},
             "epoch": engine.state.epoch,
             "best_metric": self.best_metric,
+            "scaler": None if (scaler := _scaler(engine)) is None else scaler.state_dict(),
             "random": _random_states(),
         }
         write_atomically(state, self.save_dir / STATE_FILE)
@@ -130,6 +141,8 @@ class TrainingCheckpoint:
         engine.state.epoch = state["epoch"]
         engine.state.iteration = engine.state.epoch * engine.state.epoch_length
         self.best_metric = state["best_metric"]
+        if (scaler := _scaler(engine)) is not None and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
         if _rank() == 0:
             _set_random_states(state["random"])
             for name, generator in self.generators.items():
@@ -141,13 +154,18 @@ def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def _scaler(engine: Engine) -> torch.amp.GradScaler | None:
+    """The gradient scaler of a MONAI trainer with mixed precision."""
+    return getattr(engine, "scaler", None)
+
+
 def _random_states() -> dict[str, Any]:
     """States of the global generators, in types that load with `weights_only=True`."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - MONAI draws from it
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
         "python": (version, list(internal), gauss_next),
     }
@@ -155,8 +173,8 @@ def _random_states() -> dict[str, Any]:
 
 def _set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if torch.cuda.is_available() and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
     name, keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
     version, internal, gauss_next = states["python"]

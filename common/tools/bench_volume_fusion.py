@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data.phantoms import write_torso_phantoms
 from ..files import write_text_atomically
-from .runs import find_bundles, read_summary, run_bundle
+from .runs import ensure_phantoms, find_bundles, read_summary, run_bundle
 
 BUNDLE = "volume_fusion"
 ARMS = ("scratch", "pretrained")
@@ -54,10 +54,12 @@ def bench_volume_fusion(
 
     Raises:
         RuntimeError: If a run fails.
+        ValueError: If `output_dir` holds a benchmark with other settings.
     """
     settings = {key: value for key, value in locals().items() if key not in ("output_dir", "seeds", "num_processes")}
     (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
     root = Path(output_dir).resolve()
+    _refuse_other_settings(root / "settings.json", settings)
     threads = max(1, (os.cpu_count() or 1) // num_processes)
 
     def train(run: Path, configs: list[str], overrides: dict[str, Any]) -> None:
@@ -89,19 +91,16 @@ def bench_volume_fusion(
         _logger.info("Seed %d, %s: mean Dice %.4f", seed, arm, summary["mean_over_structures"]["dice"])
         return summary
 
+    phantoms = {
+        "num_cases": num_labeled + num_test + 1,
+        "num_validation": 1,
+        "num_test": num_test,
+        "num_unlabeled": num_unlabeled,
+        "field_of_view": field_of_view,
+        "spacing_mm": spacing_mm,
+    }
     for seed in range(seeds):
-        data = root / f"seed{seed}" / "data"
-        if not (data / "dataset.json").is_file():
-            write_torso_phantoms(
-                data,
-                num_cases=num_labeled + num_test + 1,
-                num_validation=1,
-                num_test=num_test,
-                num_unlabeled=num_unlabeled,
-                field_of_view=field_of_view,
-                spacing_mm=spacing_mm,
-                seed=seed,
-            )
+        ensure_phantoms(write_torso_phantoms, root / f"seed{seed}" / "data", {**phantoms, "seed": seed})
     with ThreadPoolExecutor(num_processes) as pool:
         futures = {arm: [pool.submit(run_arm, seed, arm) for seed in range(seeds)] for arm in reversed(ARMS)}
         scores = {arm: [future.result() for future in futures[arm]] for arm in ARMS}
@@ -110,6 +109,16 @@ def bench_volume_fusion(
     table = format_results(scores)
     write_text_atomically(table + "\n", root / "results.md")
     _logger.info("\n%s", table)
+
+
+def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write down the settings of a benchmark, or refuse to go on with one that had others."""
+    if path.is_file() and json.loads(path.read_text()) != settings:
+        raise ValueError(
+            f"{path.parent} holds a benchmark with other settings, {path.read_text()}; this one has {settings}. Give "
+            f"another --output_dir, or remove that folder."
+        )
+    write_text_atomically(json.dumps(settings) + "\n", path)
 
 
 def format_results(scores: dict[str, list[dict[str, Any]]]) -> str:

@@ -13,7 +13,7 @@ from ..data.label_names import load_label_names
 from ..data.phantoms import write_torso_phantoms
 from ..handlers.case_metrics import format_summary
 from .pictures import draw_case, draw_fusion
-from .runs import find_bundles, read_summary, run_bundle
+from .runs import ensure_phantoms, find_bundles, read_summary, run_bundle
 
 PHANTOMS = {"torso": write_torso_phantoms}
 MAX_PICTURES = 3
@@ -51,8 +51,7 @@ def _demo_bundle(bundle: Path, root: Path) -> str:
     options = dict(plan["phantoms"])
     kind = options.pop("kind")
     data, run = root / "data" / f"{bundle.name}_{kind}", root / bundle.name
-    if not (data / "dataset.json").is_file():
-        PHANTOMS[kind](data, **options)
+    ensure_phantoms(PHANTOMS[kind], data, options)
     seconds = {}
     for number, step in enumerate(plan["steps"], start=1):
         name = step["name"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,21 @@ def run_bundle(
     if status:
         raise RuntimeError(f"{' '.join(command)} ended with exit status {status}; {tail}")
     return time.perf_counter() - start
+
+
+def ensure_phantoms(write: Callable[..., Path], folder: Path, options: Mapping[str, Any]) -> None:
+    """Write phantoms unless they are there; what an interrupted writing left is removed first.
+
+    Args:
+        write: `write_torso_phantoms` or another of its kind, which writes `dataset.json` last.
+        folder: Folder of the data set, one that no other data is in.
+        options: Arguments of `write` but the folder.
+    """
+    if (folder / "dataset.json").is_file():
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    write(folder, **options)
 
 
 def read_summary(output_dir: str | Path) -> dict[str, Any]:

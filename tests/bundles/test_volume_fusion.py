@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -168,6 +169,13 @@ class TestSegmentation:
             np.testing.assert_array_equal(canonical, reference)  # the orientation in memory changes nothing
         assert len(np.unique(reference)) > 3
 
+    def test_one_scan_in_a_folder_is_enough(self, run_config, torso, finetuned, tmp_path):
+        (tmp_path / "data").mkdir()
+        shutil.copy(next((torso / "imagesTs").iterdir()), tmp_path / "data" / "Müller 1.nii.gz")
+        overrides = {**TINY, "dataset_dir": str(tmp_path / "data"), "ckpt_path": str(finetuned / "model.pt")}
+        run_config(BUNDLE, INFER, {**overrides, "output_dir": str(tmp_path / "out")})
+        assert (tmp_path / "out" / "Müller 1_seg.nii.gz").is_file()
+
     def test_resampled_inference_returns_to_the_input(self, run_config, torso, finetuned, tmp_path):
         overrides = {**TINY, "dataset_dir": str(torso), "ckpt_path": str(finetuned / "model_last.pt")}
         run_config(BUNDLE, INFER, {**overrides, "spacing_mm": [14.0, 9.0, 9.0], "output_dir": str(tmp_path)})
@@ -283,10 +291,15 @@ class TestContract:
         assert done.returncode != 0
         assert "nothing here: must be a directory; found nothing. Remedy: set dataset_dir" in done.stderr
 
-    def test_several_processes_train_together(self, torso, tmp_path):
-        overrides = {**TINY_TRAIN, "dataset_dir": str(torso), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
-        overrides |= {"max_epochs": 1, "epoch_length": 2, "num_val_samples": 3, "batch_size": 1}
-        command = bundle_command(BUNDLES[BUNDLE], [*PRETRAIN, "multi_gpu_train.json"], overrides)
+    @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
+    def test_several_processes_train_together(self, torso, pretrained, tmp_path, phase):
+        overrides = {"dataset_dir": str(torso), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
+        overrides |= {"max_epochs": 1, "epoch_length": 2, "batch_size": 1}
+        if phase == "pretrain":
+            configs, overrides = PRETRAIN, {**TINY_TRAIN, **overrides, "num_val_samples": 3}
+        else:  # one validation case for two processes
+            configs, overrides = FINETUNE, {**TINY_TUNE, **overrides, "pretrained_path": str(pretrained / "model.pt")}
+        command = bundle_command(BUNDLES[BUNDLE], [*configs, "multi_gpu_train.json"], overrides)
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         done = subprocess.run(
             launcher + command[1:],
@@ -296,7 +309,8 @@ class TestContract:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        network = FMUNet(out_channels=5, feature_channels=CHANNELS, resolution_mode=1)
+        assert bool(re.search(r"Loaded \d+ of 146 tensors of FMUNet", done.stdout)) == (phase == "finetune")
+        network = FMUNet(out_channels=5 if phase == "pretrain" else 13, feature_channels=CHANNELS, resolution_mode=1)
         network.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from common.tools.bench_volume_fusion import format_results
+import pytest
+
+from common.tools.bench_volume_fusion import bench_volume_fusion, format_results
 
 
 def make_scores(*dice):
@@ -14,3 +16,9 @@ def test_means_spread_and_gain_by_seed():
     rows = table.splitlines()
     assert rows[2] == "| scratch | 0.500 | 0.100 | 0.400, 0.500, 0.600 | 10.0 | 0.500 |"
     assert rows[4].startswith("| gain | 0.100 | 0.100 | 0.100, 0.200, 0.000")
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path):
+    (tmp_path / "settings.json").write_text('{"num_labeled": 7}')
+    with pytest.raises(ValueError, match="holds a benchmark with other settings.*Give another --output_dir"):
+        bench_volume_fusion(str(tmp_path), seeds=1)
