@@ -20,5 +20,5 @@ def test_means_spread_and_gain_by_seed():
 
 def test_results_of_other_settings_are_not_mixed(tmp_path):
     (tmp_path / "settings.json").write_text('{"num_labeled": 7}')
-    with pytest.raises(ValueError, match="holds a benchmark with other settings.*Give another --output_dir"):
+    with pytest.raises(ValueError, match=r"holds a benchmark with other settings.*Give another --output_dir"):
         bench_volume_fusion(str(tmp_path), seeds=1)
