@@ -24,7 +24,7 @@ AUGMENTATIONS = ("none", "intensity", "spatial", "both")
 _NARROWEST_PIECE = 1e-4
 # Resizing a constant leaves this much of its value as noise, at the most; it must not pass for contrast.
 _ROUNDING = 1e-5
-# The logarithm of 0 runs twenty times slower than that of any other number; no power in use tells this from 0.
+# The logarithm of 0 runs more than ten times slower than that of other numbers; no power in use tells this from 0.
 _BLACK = 1e-20
 # On a CPU the product with a banded matrix goes through bands of so many columns.
 _CPU_BAND_COLUMNS = 32
@@ -98,7 +98,7 @@ class VolumeFusion(Randomizable):
     """Turn a batch of unlabelled volumes into fused volumes and their label maps.
 
     With classes `Y` in {0..K} and weights `alpha = Y / K`, the fused volume is
-    `alpha * foreground + (1 - alpha) * background` (arXiv:2306.16925, section 3). The crops are taken, resized,
+    `alpha * foreground + (1 - alpha) * background` (arXiv:2306.16925). The crops are taken, resized,
     augmented and fused where the volumes lie, so a GPU does the work when the volumes are on it.
 
     Two published ways of choosing pair and regions stand behind `variant`:
@@ -340,9 +340,10 @@ class VolumeFusion(Randomizable):
 def resize_trilinear(volume: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Resize with trilinear interpolation, the end points of the grids aligned.
 
-    The same values as `torch.nn.functional.interpolate(..., mode="trilinear", align_corners=True)`, in about half of
-    its CPU time: the last axis serves as the channels of a channels-last bilinear resize over (D, H), which runs
-    over contiguous memory, and is then resized by a product with a banded matrix of two entries a column.
+    The same values as `torch.nn.functional.interpolate(..., mode="trilinear", align_corners=True)`, in less CPU time
+    (`tests/benchmarks/bench_fusion.py`): the last axis serves as the channels of a channels-last bilinear resize over
+    (D, H), which runs over contiguous memory, and is then resized by a product with a banded matrix of two entries a
+    column.
 
     Args:
         volume: Shape (D, H, W), floating point.
