@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..files import write_atomically
-from . import fmunet, pctnet
+from . import fmunet, grata, medlam, pctnet, sam, vptta
 from .checkpoint import read_checkpoint, unwrap_state_dict
 from .conversion import ConvertedState
 
@@ -33,6 +33,10 @@ class Release(NamedTuple):
 RELEASES: dict[str, Release] = {
     "pctnet": Release(pctnet.convert, pctnet.MARKER),
     "fmunet": Release(fmunet.convert, fmunet.MARKER),
+    "medlam": Release(medlam.convert, medlam.MARKER),
+    "sam": Release(sam.convert, sam.MARKER),
+    "grata": Release(grata.convert, grata.MARKER),  # before VPTTA, whose marker it has, too
+    "vptta": Release(vptta.convert, vptta.MARKER),
 }
 
 
@@ -52,7 +56,7 @@ def convert_state_dict(name: str, state_dict: Mapping[str, Any], resolution_mode
         name: Name of the release, a key of `RELEASES`.
         state_dict: Published key to tensor, or the checkpoint dictionary that holds it.
         resolution_mode: 0, 1 or 2; None for the mode of the release: 1 for "pctnet" (its checkpoint holds all
-            three), what the kernels say for "fmunet" (the released weights are of mode 0).
+            three), what the kernels say for "fmunet" (the released weights are of mode 0); 2D networks have none.
 
     Returns:
         Our state dict, and the dropped published keys with their reasons.

@@ -1,0 +1,151 @@
+"""MedLAM: where a patch lies in the body, and features that find the same place in another body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .dropout import Dropout
+
+NUM_SCALES = 3
+
+
+class ConvUnit(nn.Module):
+    """Convolution 3x3x3, instance normalization without parameters, ReLU.
+
+    The bias has no effect before a normalization; the published weights have it.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the activations. Shape (B, out_channels, D, H, W).
+
+        Args:
+            x: Features. Shape (B, in_channels, D, H, W).
+        """
+        return F.relu(F.instance_norm(self.conv(x)))
+
+
+class MedLAM(nn.Module):
+    """Network of MedLSAM's localization (Lei et al., arXiv:2306.14752, section on MedLAM; Medical Image Analysis 2025).
+
+    A 3D U-Net over a patch of fixed size. Its encoder feeds a position head: three linear layers without activations,
+    whose output p is a place in the body up to a constant; d = r * tanh(p_0 - p_1) is the offset between two patches
+    (`RelativeDistanceLoss`). Its decoder gives feature maps of strides 4, 2 and 1, by which the same place is found in
+    another scan. Encoder, head and decoder can be run apart, since a position needs no decoder.
+
+    Differs from the authors' code: the 1x1x1 classification layer, which their losses and their inference never use, is
+    left out; three strides are returned, not four maps.
+
+    Args:
+        in_channels: Channels of the image.
+        base_channels: Channels b of the network; stages have 2b, 2b, 4b, 8b, 16b channels, all three features 4b.
+        patch_size: Size of every input in voxels (D, H, W), multiples of 16.
+        dropout: Probability of dropping an element of the bottleneck in training.
+
+    Raises:
+        ValueError: If a size is no multiple of 16 or all are 16, or a number of channels below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        base_channels: int = 24,
+        patch_size: Sequence[int] = (64, 64, 64),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(patch_size) != 3 or any(size < 16 or size % 16 for size in patch_size) or max(patch_size) < 32:
+            raise ValueError(
+                f"patch_size must be three multiples of 16, not all 16, got {tuple(patch_size)}; e.g. (64, 64, 64)."
+            )
+        if in_channels < 1 or base_channels < 1:
+            raise ValueError(
+                f"Channels must be at least 1, got in_channels {in_channels}, base_channels {base_channels}."
+            )
+        b = base_channels
+        self.in_channels = in_channels
+        self.patch_size = tuple(int(size) for size in patch_size)
+        self.feature_channels = 4 * b
+        units = [(in_channels, 2 * b, 2 * b), (2 * b,) * 3, (2 * b, 2 * b, 4 * b), (4 * b, 4 * b, 8 * b)]
+        self.encoder = nn.ModuleList(_two_units(*unit) for unit in [*units, (8 * b, 8 * b, 16 * b)])
+        self.dropout = Dropout(dropout)
+        bottleneck = 16 * b * (self.patch_size[0] // 16) * (self.patch_size[1] // 16) * (self.patch_size[2] // 16)
+        self.position_head = nn.Sequential(nn.Linear(bottleneck, 8 * b), nn.Linear(8 * b, 4 * b), nn.Linear(4 * b, 3))
+        merged = [(24 * b, 8 * b, 8 * b), (12 * b, 4 * b, 4 * b), (6 * b, 4 * b, 4 * b), (6 * b, 4 * b, 4 * b)]
+        self.decoder = nn.ModuleList(_two_units(*unit) for unit in merged)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return where each patch lies, up to one constant of the network; runs the encoder only.
+
+        Args:
+            x: Patches. Shape (B, in_channels, *patch_size).
+
+        Returns:
+            Positions p. Shape (B, 3), unbounded, in the order of the spatial axes.
+
+        Raises:
+            ValueError: If the patches have another size.
+        """
+        return self.locate(self.encode(x))
+
+    def encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the features of the encoder, stride 1 to 16, the last being the bottleneck.
+
+        Args:
+            x: Patches. Shape (B, in_channels, *patch_size).
+
+        Raises:
+            ValueError: If the patches have another size.
+        """
+        if x.dim() != 5 or list(x.shape[2:]) != list(self.patch_size):
+            raise ValueError(f"Patches must have shape (B, C, {self.patch_size}), got {x.shape}. Crop and pad them.")
+        features: list[torch.Tensor] = []
+        for stage, units in enumerate(self.encoder):
+            x = units(F.max_pool3d(x, 2) if stage > 0 else x)
+            features.append(x)
+        features[-1] = self.dropout(features[-1])
+        return features
+
+    def locate(self, encoded: list[torch.Tensor]) -> torch.Tensor:
+        """Return positions from what `encode` returned. Shape (B, 3).
+
+        Args:
+            encoded: Features of the encoder.
+        """
+        return self.position_head(encoded[-1].flatten(1))
+
+    def decode(self, encoded: list[torch.Tensor], num_scales: int = NUM_SCALES) -> list[torch.Tensor]:
+        """Return the feature maps of strides 4, 2 and 1 from what `encode` returned.
+
+        Args:
+            encoded: Features of the encoder.
+            num_scales: How many of them, coarse to fine; the finest costs most of the time.
+
+        Returns:
+            Feature maps, coarse to fine. Shape (B, 4b, D / stride, H / stride, W / stride) each.
+        """
+        x = encoded[-1]
+        maps: list[torch.Tensor] = []
+        for stage, units in enumerate(self.decoder):
+            if stage <= num_scales:
+                skip = encoded[3 - stage]
+                upsampled = F.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)
+                x = units(torch.cat([upsampled, skip], dim=1))
+                if stage > 0:
+                    maps.append(x)
+        return maps
+
+
+def _two_units(in_channels: int, middle_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(ConvUnit(in_channels, middle_channels), ConvUnit(middle_channels, out_channels))

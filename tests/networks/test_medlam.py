@@ -1,0 +1,77 @@
+"""Shapes, cheap paths and refusals of MedLAM."""
+
+import pytest
+import torch
+
+from common.networks import MedLAM
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return MedLAM(base_channels=2, patch_size=(16, 32, 48)).eval()
+
+
+def test_shapes(network):
+    encoded = network.encode(torch.rand(2, 1, 16, 32, 48))
+    assert [tuple(f.shape) for f in encoded] == [
+        (2, 4, 16, 32, 48),
+        (2, 4, 8, 16, 24),
+        (2, 8, 4, 8, 12),
+        (2, 16, 2, 4, 6),
+        (2, 32, 1, 2, 3),
+    ]
+    assert [tuple(f.shape[1:]) for f in network.decode(encoded)] == [(8, 4, 8, 12), (8, 8, 16, 24), (8, 16, 32, 48)]
+    assert network.locate(encoded).shape == (2, 3)
+
+
+def test_forward_runs_no_decoder(network):
+    patch = torch.rand(1, 1, 16, 32, 48)
+    expected = network(patch)
+    network.decoder = None
+    torch.testing.assert_close(network(patch), expected)
+
+
+def test_coarse_scales_alone_are_the_same(network):
+    encoded = network.encode(torch.rand(1, 1, 16, 32, 48))
+    full = network.decode(encoded)
+    for num_scales in (1, 2):
+        coarse = network.decode(encoded, num_scales)
+        assert len(coarse) == num_scales
+        for ours, expected in zip(coarse, full, strict=False):
+            torch.testing.assert_close(ours, expected)
+
+
+def test_position_head_is_one_affine_map(network):
+    """The spec: no activations between the three layers."""
+    a, b = torch.rand(2, 1, 32, 1, 2, 3)
+    middle = network.locate([(a + b) / 2])
+    torch.testing.assert_close(middle, (network.locate([a]) + network.locate([b])) / 2)
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    network = MedLAM(base_channels=2, patch_size=(32, 32, 32), dropout=0.5)
+    patch = torch.rand(1, 1, 32, 32, 32)
+    assert not torch.equal(network(patch), network(patch))
+    network.eval()
+    torch.testing.assert_close(network(patch), network(patch))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patch_size": (64, 64, 60)}, r"three multiples of 16, not all 16, got \(64, 64, 60\)"),
+        ({"patch_size": (16, 16, 16)}, "not all 16"),
+        ({"patch_size": (64, 64)}, "three multiples of 16"),
+        ({"base_channels": 0}, "base_channels 0"),
+    ],
+)
+def test_refused_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        MedLAM(**options)
+
+
+def test_refused_patch(network):
+    with pytest.raises(ValueError, match=r"Patches must have shape \(B, C, \(16, 32, 48\)\), got.*Crop and pad"):
+        network(torch.rand(1, 1, 16, 32, 32))
