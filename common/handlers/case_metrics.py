@@ -57,9 +57,7 @@ class CaseMetrics:
 
     def _score(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            reference = output[CommonKeys.LABEL][0].as_tensor()
-            # a large volume may have been stitched on the CPU
-            prediction = output[CommonKeys.PRED][0].as_tensor().to(reference.device)
+            prediction, reference = (output[key][0].as_tensor() for key in (CommonKeys.PRED, CommonKeys.LABEL))
             spacing_mm = output[CommonKeys.LABEL].pixdim.tolist()
             scores = score_structures(prediction, reference, list(self.label_names), spacing_mm, self.nsd_tolerance_mm)
             self.scores.append((item["case"], scores))

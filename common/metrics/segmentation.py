@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+from scipy.ndimage import find_objects
+
+from .surfaces import compare_masks
 
 
 class StructureScore(NamedTuple):
@@ -56,29 +59,32 @@ def score_structures(
         )
     spacing = [float(s) for s in spacing_mm]
     diagonal_mm = math.hypot(*(s * n for s, n in zip(spacing, reference.shape, strict=True)))
+    predicted, true = (label_map.to("cpu", torch.int32).numpy() for label_map in (prediction, reference))
+    windows = [label_windows(predicted), label_windows(true)]
     scores = {}
     for label in labels:
-        predicted, true = prediction == label, reference == label
-        if not true.any() and not predicted.any():
-            scores[label] = StructureScore(math.nan, math.nan, math.nan)
-        elif not true.any() or not predicted.any():
-            scores[label] = StructureScore(0.0, diagonal_mm, 0.0)
+        found = [w[label] for w in windows if label in w]
+        if len(found) == 2:
+            window = joint_window(*found)
+            score = compare_masks(predicted[window] == label, true[window] == label, spacing, nsd_tolerance_mm)
+            scores[label] = StructureScore(score.dice, score.hd95_mm, score.nsd)
         else:
-            window = _joint_window(predicted | true)
-            pair = (predicted[window][None, None], true[window][None, None])
-            surface_dice = compute_surface_dice(*pair, [nsd_tolerance_mm], True, spacing=spacing, use_subvoxels=True)
-            scores[label] = StructureScore(
-                compute_dice(*pair).item(),
-                compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing).item(),
-                surface_dice.item(),
-            )
+            scores[label] = StructureScore(0.0, diagonal_mm, 0.0) if found else StructureScore(*[math.nan] * 3)
     return scores
 
 
-def _joint_window(mask: torch.Tensor) -> tuple[slice, ...]:
-    """Smallest window around a mask, one voxel wider, so that surfaces do not lie on its border."""
-    window = []
-    for axis in range(mask.ndim):
-        found = torch.nonzero(mask.amax(dim=[a for a in range(mask.ndim) if a != axis]))
-        window.append(slice(max(0, int(found[0]) - 1), int(found[-1]) + 2))
-    return tuple(window)
+def label_windows(label_map: np.ndarray) -> dict[int, tuple[slice, ...]]:
+    """Return the smallest box of each label above zero, all in one pass.
+
+    Args:
+        label_map: Label map of any shape, whole numbers.
+
+    Returns:
+        One slice an axis for each label that is there.
+    """
+    return {label: window for label, window in enumerate(find_objects(label_map), start=1) if window is not None}
+
+
+def joint_window(*windows: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Return the smallest box that holds all of the given ones, of which there is at least one."""
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*windows, strict=True))
