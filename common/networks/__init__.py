@@ -3,6 +3,7 @@
 from .fm_unet import FMUNet
 from .medlam import MedLAM
 from .pct_net import PCTNet
+from .promptable import PromptSegmenter, SamSegmenter
 from .res_unet import ResUNet
 
-__all__ = ["FMUNet", "MedLAM", "PCTNet", "ResUNet"]
+__all__ = ["FMUNet", "MedLAM", "PCTNet", "PromptSegmenter", "ResUNet", "SamSegmenter"]

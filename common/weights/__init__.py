@@ -4,6 +4,7 @@ from .checkpoint import read_checkpoint
 from .conversion import ConvertedState
 from .loading import LoadReport, load_weights
 from .releases import RELEASES, convert_checkpoint, convert_state_dict
+from .sam import load_segmenter
 
 __all__ = [
     "RELEASES",
@@ -11,6 +12,7 @@ __all__ = [
     "LoadReport",
     "convert_checkpoint",
     "convert_state_dict",
+    "load_segmenter",
     "load_weights",
     "read_checkpoint",
 ]
