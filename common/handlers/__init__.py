@@ -1,8 +1,18 @@
 """Ignite handlers: checkpoints, progress, and what a run leaves behind about each case."""
 
+from .adaptation import AdaptationState, DomainReset
 from .case_metrics import CaseMetrics
 from .case_report import CaseReport
 from .checkpoint import TrainingCheckpoint
+from .domain_metrics import DomainMetrics
 from .progress import LossProgressBar
 
-__all__ = ["CaseMetrics", "CaseReport", "LossProgressBar", "TrainingCheckpoint"]
+__all__ = [
+    "AdaptationState",
+    "CaseMetrics",
+    "CaseReport",
+    "DomainMetrics",
+    "DomainReset",
+    "LossProgressBar",
+    "TrainingCheckpoint",
+]

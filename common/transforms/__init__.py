@@ -2,6 +2,21 @@
 
 from .body_crop import CropBodyd
 from .case_names import NameByCased
+from .photographs import LoadMaskd, LoadPhotographd, ResizePhotographd, SavePredictionsd
+from .scribbles import CutScribbled, GenerateScribbled, ScribbleConvertd, ShiftScribbled, UnshiftScribbled
 from .volume_fusion import VolumeFusion
 
-__all__ = ["CropBodyd", "NameByCased", "VolumeFusion"]
+__all__ = [
+    "CropBodyd",
+    "CutScribbled",
+    "GenerateScribbled",
+    "LoadMaskd",
+    "LoadPhotographd",
+    "NameByCased",
+    "ResizePhotographd",
+    "SavePredictionsd",
+    "ScribbleConvertd",
+    "ShiftScribbled",
+    "UnshiftScribbled",
+    "VolumeFusion",
+]

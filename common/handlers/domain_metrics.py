@@ -1,0 +1,129 @@
+"""Scores of a stream of domains: per case and channel, per domain, pooled over images, and mean over domains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine
+from monai.utils import CommonKeys
+
+from ..metrics import ChannelScore, score_channels
+from .score_files import ScoreFiles
+
+FIELDS = ChannelScore._fields
+HEADINGS = ("Dice", "HD95 px", "ASD px", "E", "S")
+
+
+class DomainMetrics(ScoreFiles):
+    """Score the masks of each image and write `metrics.csv` and `summary.json`, see `ScoreFiles`.
+
+    `metrics.csv` has a row for each case and channel. `summary.json` has for every domain the means over its images,
+    for each channel and over the channels; then `pooled`, the same over all images, in which large domains weigh more
+    (the figure of VPTTA's tables), and `mean_over_domains`, in which every domain weighs the same (GraTa's). An image
+    counts in every mean, also where a mask is empty: `score_channels` says what that scores.
+
+    Args:
+        output_dir: Folder of the two files.
+        channel_names: Names of the channels of `pred` and `label`.
+
+    Note:
+        The engine's output must be decollated, with `pred` and `label` of shape (K, H, W), 0 and 1, on one grid, and
+        the batch must name the `case` and the `domain`. Distances are in pixels of that grid. The pooled means go to
+        `engine.state.metrics` as `mean_dice` and so on.
+    """
+
+    columns = ("domain", "case", "channel", *FIELDS)
+
+    def __init__(self, output_dir: str | Path, channel_names: Sequence[str]) -> None:
+        super().__init__(output_dir)
+        self.channel_names = list(channel_names)
+        self.scores: list[tuple[str, str, list[ChannelScore]]] = []
+
+    def clear(self) -> None:
+        """Forget all scores."""
+        self.scores = []
+
+    def score(self, engine: Engine) -> None:
+        """Score the items that the engine has just finished.
+
+        Raises:
+            ValueError: If a prediction has more or fewer channels than there are names.
+        """
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            prediction, reference = (output[key].cpu().numpy() > 0 for key in (CommonKeys.PRED, CommonKeys.LABEL))
+            scores = score_channels(prediction, reference)
+            if len(scores) != len(self.channel_names):
+                raise ValueError(
+                    f"channel_names must name the {len(scores)} channels of the prediction; got {self.channel_names}."
+                )
+            self.scores.append((item["domain"], item["case"], scores))
+
+    def rows(self) -> Iterable[Sequence[Any]]:
+        """Return a row for each case and channel."""
+        for domain, case, scores in self.scores:
+            for name, score in zip(self.channel_names, scores, strict=True):
+                yield (domain, case, name, *(f"{value:.6g}" for value in score))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the means per domain, pooled, and over domains."""
+        by_domain: dict[str, list[list[ChannelScore]]] = {}
+        for domain, _, scores in self.scores:
+            by_domain.setdefault(domain, []).append(scores)
+        domains = {domain: self._means(scores) for domain, scores in by_domain.items()}
+        return {
+            "num_cases": len(self.scores),
+            "pooled": self._means([scores for _, _, scores in self.scores]),
+            "mean_over_domains": mean_over_domains(domains),
+            "domains": domains,
+        }
+
+    def table(self, summary: dict[str, Any]) -> str:
+        """Lay out the summary for a terminal."""
+        return format_domains(summary)
+
+    def metrics(self, summary: dict[str, Any]) -> dict[str, float]:
+        """Return the pooled means."""
+        return {f"mean_{field}": summary["pooled"]["mean"][field] for field in FIELDS}
+
+    def _means(self, images: list[list[ChannelScore]]) -> dict[str, Any]:
+        """Means over images, for each channel and over channels."""
+        channels = {
+            name: {field: _mean([getattr(scores[index], field) for scores in images]) for field in FIELDS}
+            for index, name in enumerate(self.channel_names)
+        }
+        mean = {field: _mean([channel[field] for channel in channels.values()]) for field in FIELDS}
+        return {"num_cases": len(images), "mean": mean, "channels": channels}
+
+
+def mean_over_domains(domains: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return means in which every domain weighs the same.
+
+    Args:
+        domains: `domains` of a `summary.json`.
+    """
+    rows = list(domains.values())
+    return {
+        "mean": {field: _mean([row["mean"][field] for row in rows]) for field in FIELDS},
+        "channels": {
+            name: {field: _mean([row["channels"][name][field] for row in rows]) for field in FIELDS}
+            for name in rows[0]["channels"]
+        },
+    }
+
+
+def format_domains(summary: Mapping[str, Any]) -> str:
+    """Lay out the content of `summary.json` as a table for a terminal: one row for each domain and channel."""
+    lines = [f"{'domain':20s} {'channel':10s}" + "".join(f" {name:>8s}" for name in HEADINGS) + f" {'cases':>6s}"]
+    groups = {**summary["domains"], "mean over domains": summary["mean_over_domains"], "pooled": summary["pooled"]}
+    for name, group in groups.items():
+        for channel, row in {**group["channels"], "mean": group["mean"]}.items():
+            cells = "".join(f" {row[field]:8.3f}" for field in FIELDS)
+            lines.append(f"{name:20s} {channel:10s}{cells} {group.get('num_cases', '')!s:>6s}")
+            name = ""  # noqa: PLW2901 - the domain stands in its first row
+    return "\n".join(lines)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
