@@ -1,0 +1,18 @@
+"""Inferers: test-time adaptation to a stream of images without labels."""
+
+from .adaptation import AdaptationInferer, NoAdaptationInferer
+from .batch_norm_statistics import BatchNormStatisticsInferer
+from .grata import GraTaInferer
+from .strong_view import StrongView
+from .tent import TENTInferer
+from .vptta import VPTTAInferer
+
+__all__ = [
+    "AdaptationInferer",
+    "BatchNormStatisticsInferer",
+    "GraTaInferer",
+    "NoAdaptationInferer",
+    "StrongView",
+    "TENTInferer",
+    "VPTTAInferer",
+]
