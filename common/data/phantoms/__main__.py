@@ -1,4 +1,4 @@
-"""`python -m common.data.phantoms torso --output_dir DIR --num_cases N --seed S`: write a phantom data set."""
+"""`python -m common.data.phantoms torso|fundus|heart --output_dir DIR --num_cases N`: write a phantom data set."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import fire
 
+from .fundus import write_fundus_phantoms
+from .heart import write_heart_phantoms
 from .torso import write_torso_phantoms
 
 
@@ -40,7 +42,13 @@ def main() -> None:
     """Run the command line; a refused option ends with its message and exit status 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     request = fire.Fire(
-        {"torso": _postponed(write_torso_phantoms)}, name="python -m common.data.phantoms", serialize=lambda _: None
+        {
+            "torso": _postponed(write_torso_phantoms),
+            "fundus": _postponed(write_fundus_phantoms),
+            "heart": _postponed(write_heart_phantoms),
+        },
+        name="python -m common.data.phantoms",
+        serialize=lambda _: None,
     )
     if isinstance(request, _Request):
         try:
