@@ -2,8 +2,11 @@
 
 from .body_crop import CropBodyd
 from .case_names import NameByCased
+from .distance_maps import ScribbleDistancesd
+from .paired_patches import PairedPatches
 from .photographs import LoadMaskd, LoadPhotographd, ResizePhotographd, SavePredictionsd
 from .scribbles import CutScribbled, GenerateScribbled, ScribbleConvertd, ShiftScribbled, UnshiftScribbled
+from .slice_prompts import RandSlicePromptsd
 from .volume_fusion import VolumeFusion
 
 __all__ = [
@@ -13,9 +16,12 @@ __all__ = [
     "LoadMaskd",
     "LoadPhotographd",
     "NameByCased",
+    "PairedPatches",
+    "RandSlicePromptsd",
     "ResizePhotographd",
     "SavePredictionsd",
     "ScribbleConvertd",
+    "ScribbleDistancesd",
     "ShiftScribbled",
     "UnshiftScribbled",
     "VolumeFusion",

@@ -1,0 +1,184 @@
+"""Distance of every pixel to the strokes of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ensure_tuple, ensure_tuple_rep
+from scipy import ndimage
+from skimage.graph import MCP_Geometric
+
+__all__ = ["ScribbleDistancesd", "edge_costs", "euclidean_distance_mm", "geodesic_distance_mm"]
+
+METHODS = ("euclidean", "geodesic")
+# Passes over the slice, one a line, that take as long as SciPy's feature transform.
+MAX_LINES = 36
+
+
+def euclidean_distance_mm(strokes: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Exact Euclidean distance of every pixel to the nearest stroke.
+
+    Where few rows or columns of a slice carry strokes, the distance is taken along each of these lines and then
+    minimized over them; else it comes from SciPy's feature transform, in single precision. Both are exact, and faster
+    than `scipy.ndimage.distance_transform_edt`, whose result is double and which returns plausible finite distances
+    where there is no stroke at all.
+
+    Args:
+        strokes: Where the strokes are. Shape (H, W) or (D, H, W), bool.
+        spacing_mm: Pixel size per axis in mm.
+
+    Returns:
+        Distances in mm, infinite where there are no strokes. The shape of `strokes`, float32.
+    """
+    if not strokes.any():
+        return np.full(strokes.shape, np.inf, dtype=np.float32)
+    if strokes.ndim == 2:
+        by_axis = [np.flatnonzero(strokes.any(axis=1 - axis)) for axis in (0, 1)]
+        axis = int(len(by_axis[1]) < len(by_axis[0]))
+        if len(by_axis[axis]) <= MAX_LINES:
+            if axis == 0:
+                return _by_lines(strokes, by_axis[0], spacing_mm[0], spacing_mm[1])
+            return _by_lines(strokes.T, by_axis[1], spacing_mm[1], spacing_mm[0]).T
+    nearest = ndimage.distance_transform_edt(~strokes, sampling=spacing_mm, return_distances=False, return_indices=True)
+    squared = np.zeros(strokes.shape, dtype=np.float32)
+    for axis, (index, step) in enumerate(zip(nearest, spacing_mm, strict=True)):
+        position = np.arange(strokes.shape[axis], dtype=np.int32).reshape(
+            [-1 if a == axis else 1 for a in range(strokes.ndim)]
+        )
+        shift = np.subtract(index, position, dtype=np.float32)
+        shift *= np.float32(step)
+        shift *= shift
+        squared += shift
+    return np.sqrt(squared, out=squared)
+
+
+def _by_lines(strokes: np.ndarray, rows: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
+    """Distances of a slice whose strokes lie in `rows`: along each of these rows first, then over them."""
+    marked = np.ascontiguousarray(strokes[rows])
+    column = np.arange(strokes.shape[1], dtype=np.float32)
+    far = np.float32(4 * sum(strokes.shape))
+    before = np.maximum.accumulate(np.where(marked, column, -far), axis=1)
+    behind = np.minimum.accumulate(np.where(marked, column, far)[:, ::-1], axis=1)[:, ::-1]
+    along = np.minimum(column - before, behind - column)
+    along *= np.float32(column_mm)
+    along *= along
+    across = np.arange(strokes.shape[0], dtype=np.float32)[:, None] - rows.astype(np.float32)
+    across *= np.float32(row_mm)
+    across *= across
+    squared = across[:, :1] + along[0]
+    candidate = np.empty_like(squared)
+    for row in range(1, len(rows)):
+        np.add(across[:, row : row + 1], along[row], out=candidate)
+        np.minimum(squared, candidate, out=squared)
+    return np.sqrt(squared, out=squared)
+
+
+def edge_costs(image: np.ndarray, spacing_mm: Sequence[float], gradient_weight: float) -> np.ndarray:
+    """Return how long a millimeter at each pixel counts on a path: longer where the image has an edge.
+
+    `1 + gradient_weight * g`, with g the magnitude of the image's gradient divided by its 99th percentile.
+
+    Args:
+        image: Shape (H, W) or (D, H, W).
+        spacing_mm: Pixel size per axis in mm.
+        gradient_weight: How many times longer a step over a strong edge is; 0 leaves the length in mm.
+
+    Returns:
+        The shape of `image`, float32, at least 1.
+    """
+    squared = np.zeros(image.shape, dtype=np.float32)
+    for axis, step in enumerate(spacing_mm):
+        if image.shape[axis] > 1:
+            squared += np.gradient(image.astype(np.float32), step, axis=axis) ** 2
+    gradient = np.sqrt(squared)
+    strong = float(np.percentile(gradient, 99))
+    return 1.0 + gradient_weight * (gradient / strong if strong > 0 else gradient)
+
+
+def geodesic_distance_mm(strokes: np.ndarray, costs: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Length of the shortest path to a stroke, where edges make it longer.
+
+    scikit-image's `MCP_Geometric` finds the paths over diagonal neighbors, so in an even image distances are up to 8 %
+    (in 2D) longer than Euclidean ones.
+
+    Args:
+        strokes: Where the strokes are. Shape (H, W) or (D, H, W), bool.
+        costs: What `edge_costs` gives, same shape.
+        spacing_mm: Pixel size per axis in mm.
+
+    Returns:
+        Distances, infinite where there are no strokes. The shape of `strokes`, float32.
+    """
+    if not strokes.any():
+        return np.full(strokes.shape, np.inf, dtype=np.float32)
+    paths = MCP_Geometric(costs, sampling=np.asarray(spacing_mm, dtype=float))
+    distances, _ = paths.find_costs(np.argwhere(strokes))
+    return distances.astype(np.float32)
+
+
+class ScribbleDistancesd(MapTransform):
+    """Add the distances to the strokes of each class, in mm, to the data.
+
+    Use it behind all spatial transforms: a rotated or resized distance map is not the map of the rotated strokes.
+
+    Args:
+        keys: Key of the scribbles: classes in [0, num_classes), any other value is unlabelled. Shape (1, *spatial),
+            a `MetaTensor`, whose affine tells the pixel size, in 2D or 3D.
+        num_classes: Number of classes, background included.
+        output_key: Key of the distances. Shape (num_classes, *spatial), float32; infinite where a class has no stroke.
+        method: `euclidean`, or `geodesic`, whose unit is mm in even regions.
+        image_key: Image whose edges lengthen geodesic distances. Shape (1, *spatial).
+        gradient_weight: See `edge_costs`.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        num_classes: int,
+        output_key: str = "distance",
+        method: str = "euclidean",
+        image_key: str = "image",
+        gradient_weight: float = 20.0,
+    ) -> None:
+        super().__init__(keys)
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+        self.num_classes = num_classes
+        self.output_keys = ensure_tuple_rep(output_key, len(ensure_tuple(keys)))
+        self.method = method
+        self.image_key = image_key
+        self.gradient_weight = gradient_weight
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the data with the distances added.
+
+        Raises:
+            TypeError: If the scribbles carry no affine.
+        """
+        result = dict(data)
+        for key, output_key in self.key_iterator(result, self.output_keys):
+            scribble = result[key]
+            if not isinstance(scribble, MetaTensor):
+                raise TypeError(
+                    f"{key!r} must be a MetaTensor, whose affine tells the pixel size; found "
+                    f"{type(scribble).__name__}. Load it with LoadImaged."
+                )
+            spacing_mm = [float(step) for step in scribble.pixdim]
+            labels = scribble[0].cpu().numpy()
+            if self.method == "geodesic":
+                image = torch.as_tensor(result[self.image_key])[0].cpu().numpy()
+                costs = edge_costs(image, spacing_mm, self.gradient_weight)
+                maps = [geodesic_distance_mm(labels == c, costs, spacing_mm) for c in range(self.num_classes)]
+            else:
+                maps = [euclidean_distance_mm(labels == c, spacing_mm) for c in range(self.num_classes)]
+            result[output_key] = torch.from_numpy(np.stack(maps))
+        return result
