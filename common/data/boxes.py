@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from ..files import write_text_atomically
 from .problems import refusal
 
-__all__ = ["OrganBoxes", "ScanBoxes", "VoxelBox", "bounds_in_grid", "boxes_file", "read_boxes", "write_boxes"]
+__all__ = [
+    "MARGIN_GRID",
+    "OrganBoxes",
+    "ScanBoxes",
+    "VoxelBox",
+    "bounds_in_grid",
+    "boxes_file",
+    "boxes_of_labels",
+    "read_boxes",
+    "write_boxes",
+]
 
 FORMAT = "frugal-bundles boxes 1"
 SPATIAL_DIMS = 3
 HALF_VOXEL = 0.5
+# Pixels along a slice in which MedLSAM and MedSAM give shifts of a box's sides.
+MARGIN_GRID = 1024
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,41 @@ def bounds_in_grid(
     return moved.min(0), moved.max(0)
 
 
+def boxes_of_labels(
+    label_map: np.ndarray,
+    affine: np.ndarray,
+    label_names: Mapping[int, str],
+    case: str,
+    slice_axis: int | None = None,
+) -> ScanBoxes:
+    """Return the tight boxes of the organs of a label map: the truth that a localization is measured against.
+
+    Args:
+        label_map: Label of each voxel. Three axes, any order.
+        affine: Voxel indices of the label map to RAS mm. Shape (4, 4).
+        label_names: Name of each organ by its label.
+        case: Name of the scan.
+        slice_axis: Gives one part for each slice along this axis that the organ is on, its box tight on that slice;
+            None gives one box around the whole organ.
+
+    Returns:
+        Boxes in the grid of the label map, one entry for each of `label_names`.
+    """
+    windows = ndimage.find_objects(label_map, max_label=max(label_names, default=0))
+    organs = []
+    for label, name in label_names.items():
+        parts: tuple[VoxelBox, ...] = ()
+        if (window := windows[label - 1]) is not None:
+            mask = label_map[window] == label
+            offset = np.asarray([side.start for side in window])
+            if slice_axis is None:
+                parts = (VoxelBox(_triple(offset), _triple(offset + mask.shape)),)
+            else:
+                parts = tuple(_slice_boxes(mask, offset, slice_axis))
+        organs.append(OrganBoxes(name, label, parts, present=bool(parts), confidence=float(bool(parts))))
+    return ScanBoxes(case, np.asarray(affine, dtype=float), _triple(label_map.shape), tuple(organs))
+
+
 def boxes_file(folder: str | os.PathLike[str], case: str) -> Path:
     """Return the path of the boxes of a case in a folder of boxes.
 
@@ -278,6 +326,18 @@ def read_boxes(
     if doubled:
         raise refusal(file, "must name each label once", f"{sorted(doubled)} twice", "give its boxes as parts of one")
     return ScanBoxes(str(content.get("case", file.stem)), target, _triple(shape), tuple(organs))
+
+
+def _slice_boxes(mask: np.ndarray, offset: np.ndarray, slice_axis: int) -> Iterator[VoxelBox]:
+    """Tight boxes of a mask on each slice, shifted by an offset."""
+    for number in np.flatnonzero(mask.any(axis=tuple(axis for axis in range(SPATIAL_DIMS) if axis != slice_axis))):
+        lower, upper = np.empty(SPATIAL_DIMS, int), np.empty(SPATIAL_DIMS, int)
+        lower[slice_axis], upper[slice_axis] = number, number + 1
+        plane = mask.take(number, axis=slice_axis)
+        for plane_axis, axis in enumerate(axis for axis in range(SPATIAL_DIMS) if axis != slice_axis):
+            found = np.flatnonzero(plane.any(axis=1 - plane_axis))
+            lower[axis], upper[axis] = found[0], found[-1] + 1
+        yield VoxelBox(_triple(offset + lower), _triple(offset + upper))
 
 
 def _organ_entry(organ: OrganBoxes, affine: np.ndarray) -> dict[str, Any]:

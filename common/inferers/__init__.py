@@ -1,7 +1,9 @@
-"""Inferers: test-time adaptation to a stream of images without labels."""
+"""Inferers: masks from boxes, and test-time adaptation to a stream of images without labels."""
 
 from .adaptation import AdaptationInferer, NoAdaptationInferer
 from .batch_norm_statistics import BatchNormStatisticsInferer
+from .box_prompt import BoxPromptInferer
+from .embedding_cache import EmbeddingCache
 from .grata import GraTaInferer
 from .strong_view import StrongView
 from .tent import TENTInferer
@@ -10,6 +12,8 @@ from .vptta import VPTTAInferer
 __all__ = [
     "AdaptationInferer",
     "BatchNormStatisticsInferer",
+    "BoxPromptInferer",
+    "EmbeddingCache",
     "GraTaInferer",
     "NoAdaptationInferer",
     "StrongView",

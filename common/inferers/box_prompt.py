@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from monai.inferers import Inferer
 
-from ..data.boxes import OrganBoxes, ScanBoxes
+from ..data.boxes import MARGIN_GRID, OrganBoxes, ScanBoxes
 from ..data.problems import refusal
 from ..networks.promptable import PromptSegmenter
 from .embedding_cache import EmbeddingCache
 
-# The grid on which MedLSAM gives its margin.
-MARGIN_GRID = 1024
 INPUT_NDIM = 5
 MAX_LABEL = 255
 
@@ -80,17 +78,13 @@ class BoxPromptInferer(Inferer):
         self.box_batch_size = box_batch_size
         self.cache = cache
 
-    def __call__(
-        self, inputs: torch.Tensor, network: PromptSegmenter, boxes: ScanBoxes, *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: PromptSegmenter, boxes: ScanBoxes) -> torch.Tensor:
         """Segment one scan.
 
         Args:
             inputs: Scan with the slices first. Shape (1, 1, D, H, W), in [0, 1].
             network: What encodes slices and decodes boxes.
             boxes: Boxes in the grid of `inputs`.
-            *args: Not used.
-            **kwargs: Not used.
 
         Returns:
             Label map. Shape (1, 1, D, H, W), uint8.

@@ -88,16 +88,16 @@ class EmbeddingCache:
 
     def _shrink(self) -> None:
         """Measure the folder and delete the oldest files above the limit."""
-        files = []
-        for path in self.folder.glob("*.pt"):
-            try:
-                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-            except FileNotFoundError:  # another process deleted it
-                continue
+        with os.scandir(self.folder) as entries:
+            files = sorted(
+                (entry.stat().st_mtime_ns, entry.stat().st_size, entry.path)
+                for entry in entries
+                if entry.name.endswith(".pt")
+            )
         size_bytes = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
+        for _, size, path in files:
             if size_bytes <= self.max_bytes:
                 break
-            path.unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)  # another process may have deleted it
             size_bytes -= size
         self._size_bytes = size_bytes

@@ -21,6 +21,7 @@ from torch import nn
 __all__ = ["PREPROCESSING", "VARIANTS", "PromptSegmenter", "SamArchitecture", "SamSegmenter"]
 
 SLICE_NDIM = 4
+LOGITS_PER_TOKEN = 4
 
 
 class Normalization(NamedTuple):
@@ -75,8 +76,21 @@ class PromptSegmenter(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def logits_size(self) -> int:
+        """Side in pixels of the logits."""
+
+    @property
+    @abstractmethod
     def encoder(self) -> nn.Module:
         """What encodes; a fine-tuning may freeze it."""
+
+    @abstractmethod
+    def trainable_parameters(self, train_encoder: bool) -> list[nn.Parameter]:
+        """Return what a training changes, and freeze the rest.
+
+        Args:
+            train_encoder: Whether everything is trained, or what decodes alone.
+        """
 
     def forward(
         self,
@@ -215,9 +229,23 @@ class SamSegmenter(PromptSegmenter):
         self.register_buffer("pixel_std", std, persistent=False)
 
     @property
+    def logits_size(self) -> int:
+        """Side of the logits: four pixels a token."""
+        return LOGITS_PER_TOKEN * self.image_size // self.architecture.patch_size
+
+    @property
     def encoder(self) -> nn.Module:
         """The vision transformer."""
         return self.sam.vision_encoder
+
+    def trainable_parameters(self, train_encoder: bool) -> list[nn.Parameter]:
+        """Return the parameters of the mask decoder, or all; the matrix of the positions never changes, as in SAM."""
+        self.requires_grad_(train_encoder)
+        self.sam.mask_decoder.requires_grad_(True)
+        # boxes do not use the branch for masks
+        self.sam.prompt_encoder.mask_embed.requires_grad_(False)
+        self.sam.shared_image_embedding.requires_grad_(False)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def encode(self, slices: torch.Tensor) -> torch.Tensor:
         """Resize, normalize and encode slices; see `PromptSegmenter.encode`.
@@ -250,8 +278,10 @@ class SamSegmenter(PromptSegmenter):
                 f"{len(embedding)} slices."
             )
         # SAM's points are pixel indices, half a pixel before the coordinate that it encodes.
-        prompts = (boxes.clamp(0, self.image_size) - 0.5).to(embedding.dtype)[:, None]
-        output = self.sam(image_embeddings=embedding, input_boxes=prompts, multimask_output=False)
+        prompts = boxes.float().clamp(0, self.image_size)[:, None] - 0.5
+        # In half precision, coordinates up to 1024 would lose their fraction; the decoder costs little.
+        with torch.autocast(embedding.device.type, enabled=False):
+            output = self.sam(image_embeddings=embedding.float(), input_boxes=prompts, multimask_output=False)
         return output.pred_masks[:, 0]
 
 
