@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
@@ -55,7 +54,7 @@ class HeartCase(NamedTuple):
 def render_heart(rng: np.random.Generator, image_size: int = 128, spacing_mm: float = 1.6) -> dict[str, HeartCase]:
     """Draw a patient and render the two stacks of a cine, end-diastole and end-systole.
 
-    Both have one grid, as in a cine: 8 to 12 slices, 8 to 10 mm apart, each shifted in its plane by another breath-hold.
+    Both have one grid, as in a cine: 8 to 12 slices, 8 to 10 mm apart, shifted in their planes as breath-holds differ.
 
     Args:
         rng: Source of all randomness: the same state gives the same voxels.
@@ -189,8 +188,8 @@ def _place(
     x, y, z = ((turn[axis, 0] * right + turn[axis, 1] * up + turn[axis, 2] * deep) for axis in range(3))
     step = (spacing[0], spacing[1], layer_mm)
     return Canvas(
-        x=(x + 1.6 * spline_field(rng, size, step, 40.0)).astype(np.float32),
-        y=(y + 1.6 * spline_field(rng, size, step, 40.0)).astype(np.float32),
+        x=(x + 2.0 * spline_field(rng, size, step, 42.0)).astype(np.float32),
+        y=(y + 2.0 * spline_field(rng, size, step, 42.0)).astype(np.float32),
         z=(z + middle_mm).astype(np.float32),
         hu=np.zeros(size, dtype=np.float32),
         label=np.zeros(size, dtype=np.uint8),
@@ -233,8 +232,8 @@ def _describe(sections: dict[str, list[dict[str, str]]], phantom: dict[str, Any]
     return {
         "name": "short-axis cardiac MR phantoms",
         "description": (
-            "Synthetic cine MR of the heart, short axis, end-diastole and end-systole of each patient, with exact labels "
-            "and scribbles made from them (0 nothing drawn, 4 background); no patient data."
+            "Synthetic cine MR of the heart, short axis, end-diastole and end-systole of each patient, with exact "
+            "labels and scribbles made from them (0 nothing drawn, 4 background); no patient data."
         ),
         "licence": "Apache-2.0",
         "tensorImageSize": "3D",

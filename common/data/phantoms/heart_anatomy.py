@@ -139,7 +139,7 @@ def draw_heart(rng: np.random.Generator) -> Heart:
         right_base_mm=float(rng.uniform(-5, 6)),
         right_length=float(rng.uniform(0.76, 0.92)),
         right_skew=float(rng.uniform(-0.15, 0.3)),
-        ripples=_ripples(rng, (0.035, 0.02, 0.014, 0.01)),
+        ripples=_ripples(rng, (0.05, 0.03, 0.02, 0.012)),
         wall_ripples=_ripples(rng, (0.09, 0.07, 0.05)),
         focus_angle_rad=float(focus_angle),
         focus=float(focus),

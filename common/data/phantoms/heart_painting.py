@@ -9,7 +9,7 @@ import numpy as np
 from .canvas import Canvas, Region
 from .fields import spline_field
 from .heart_anatomy import Heart, HeartState
-from .shapes import ellipsoid, smooth_min, spline_path
+from .shapes import ellipsoid, smooth_max, smooth_min, spline_path
 
 Array = np.ndarray
 
@@ -144,7 +144,7 @@ def _paint_aorta_and_spine(canvas: Canvas, heart: Heart) -> None:
     drift = (region.z - 45) * np.float32(0.12)
     aorta = np.hypot(region.x - np.float32(x) + drift, region.y - np.float32(y) - drift) - np.float32(radius)
     vertebra = np.hypot(region.x - np.float32(x + 29), (region.y - np.float32(y - 24)) * np.float32(1.15)) - 19
-    region.paint(smooth_min(aorta - 3, vertebra - 3, 10.0), signal["fat"] * 0.85)
+    region.paint(smooth_min(aorta - 1, vertebra - 2, 8.0), signal["fat"] * 0.85)
     region.paint(vertebra, signal["bone"])
     region.paint(vertebra + 2.2, signal["marrow"])
     region.paint(aorta, signal["myocardium"] * 0.8)
@@ -160,8 +160,9 @@ def _paint_fat(region: Region, heart: Heart, silhouette: Array, coarse: Array) -
     across = -region.x * np.float32(np.sin(direction)) + region.y * np.float32(np.cos(direction))
     x, y = region.x - np.float32(heart.chest_center_mm[0]), region.y - np.float32(heart.chest_center_mm[1])
     wall = np.hypot(x, y * np.float32(1.04)) - np.float32(heart.chest_mm - heart.skin_fat_mm - 12)
-    cushion = np.maximum(np.maximum(np.abs(across) - 14 - 6 * coarse - 2 * np.float32(heart.fat_mm), -along), wall)
-    outside = smooth_min(fat - 2.5, cushion, 8.0)
+    width = 12 + 2 * np.float32(heart.fat_mm) + 9 * coarse + along * np.float32(0.12)
+    cushion = smooth_max(np.maximum(np.abs(across + 6 * coarse) - width, -along), wall, 8.0)
+    outside = smooth_min(fat - 2.0, cushion, 16.0)
     region.paint(outside, signal["fat"] * (0.92 + 0.06 * coarse))
     region.paint(np.abs(fat) - 0.7, 0.25)
 
@@ -256,7 +257,7 @@ def _waves(ripples: Array, first: int, angle: Array, along: Array) -> Array:
         np.float32(amplitude) * np.cos(order * angle + np.float32(phase) + np.float32(twist) * along)
         for order, (amplitude, phase, twist) in enumerate(ripples, first)
     ]
-    return np.sum(terms, axis=0, dtype=np.float32)
+    return np.asarray(np.sum(terms, axis=0, dtype=np.float32))
 
 
 def _root(value: Array) -> Array:
