@@ -5,6 +5,7 @@ from .case_names import NameByCased
 from .distance_maps import ScribbleDistancesd
 from .paired_patches import PairedPatches
 from .photographs import LoadMaskd, LoadPhotographd, ResizePhotographd, SavePredictionsd
+from .piecewise_intensity import PiecewiseIntensityd
 from .scribbles import CutScribbled, GenerateScribbled, ScribbleConvertd, ShiftScribbled, UnshiftScribbled
 from .slice_prompts import RandSlicePromptsd
 from .volume_fusion import VolumeFusion
@@ -17,6 +18,7 @@ __all__ = [
     "LoadPhotographd",
     "NameByCased",
     "PairedPatches",
+    "PiecewiseIntensityd",
     "RandSlicePromptsd",
     "ResizePhotographd",
     "SavePredictionsd",

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.networks import MedLAM
+from common.losses import MultiScaleSimilarityLoss, PairedPatchLoss, RelativeDistanceLoss
+from common.losses.relative_distance import offset_mm
+from common.networks import MedLAM, PairedMedLAM
 from common.weights import convert_state_dict, load_weights
 
 TOLERANCE = 1e-4
@@ -47,3 +49,26 @@ def test_released_layout_fills_the_default_network(make_checkpoint):
     report = load_weights(network, converted.state_dict)
     assert set(report.loaded) == set(network.state_dict())
     assert sum(p.numel() for p in network.parameters()) == 15_067_878 - 291  # without the unused classification
+
+
+def test_training_loss(load_case, make_network):
+    case = load_case("medlam_loss")
+    images = np.random.RandomState(case["seed"]).random_sample((4, 2, 1, 32, 32, 32))
+    grid = 3.0 * torch.stack(torch.meshgrid(*[torch.arange(32.0)] * 3, indexing="ij")).expand(2, -1, -1, -1, -1)
+    offset = case["offset_mm"]
+    far = offset[..., None, None, None]
+    points = case["points"].movedim(1, 0)
+    target = {
+        "offset_mm": case["label_mm"],
+        "points": points,
+        "points_mm": torch.stack([3.0 * points[0].expand(2, -1, -1), 3.0 * points[1] + offset[:, None]]),
+        "coordinates_mm": torch.stack([grid + 1.5, grid + far - 2.0]),
+    }
+    with torch.no_grad():
+        prediction = PairedMedLAM(make_network(case["seed"]))(torch.from_numpy(images).float())
+    predicted_mm = offset_mm(*prediction["position"])
+    torch.testing.assert_close(predicted_mm, case["predicted_mm"], rtol=1e-5, atol=1e-2)
+    loss = PairedPatchLoss(RelativeDistanceLoss(), MultiScaleSimilarityLoss())
+    assert loss(prediction, target).item() == pytest.approx(case["total"], rel=1e-5)
+    loss.distance_weight = 0.0
+    assert loss(prediction, target).item() == pytest.approx(case["multi_scale_similarity"], rel=1e-5)

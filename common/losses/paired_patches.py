@@ -1,0 +1,55 @@
+"""The training loss of MedLAM on pairs of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from .multi_scale_similarity import MultiScaleSimilarityLoss
+from .relative_distance import RelativeDistanceLoss
+
+
+class PairedPatchLoss(nn.Module):
+    """Relative distance between the original patches plus similarity between them and their deformed copies.
+
+    Args:
+        relative_distance: Loss of the offset.
+        similarity: Loss of the features.
+        distance_weight: Weight of the first; 1 as published.
+        similarity_weight: Weight of the second; 1 as published.
+    """
+
+    def __init__(
+        self,
+        relative_distance: RelativeDistanceLoss,
+        similarity: MultiScaleSimilarityLoss,
+        distance_weight: float = 1.0,
+        similarity_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.relative_distance = relative_distance
+        self.similarity = similarity
+        self.distance_weight = distance_weight
+        self.similarity_weight = similarity_weight
+
+    def forward(self, prediction: Mapping[str, Any], target: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss. Shape ().
+
+        Args:
+            prediction: What `PairedMedLAM` returns.
+            target: What `PairedPatches` returns beside the patches.
+        """
+        distance = self.relative_distance(*prediction["position"].float(), target["offset_mm"])
+        similarity = distance.new_zeros(())
+        for patch in range(2):
+            similarity = similarity + self.similarity(
+                [maps[patch] for maps in prediction["original_maps"]],
+                [maps[patch] for maps in prediction["deformed_maps"]],
+                target["points"][patch],
+                target["points_mm"][patch],
+                target["coordinates_mm"][patch],
+            )
+        return self.distance_weight * distance + self.similarity_weight * similarity
