@@ -45,7 +45,7 @@ class LoadPhotographd(MapTransform):
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             pixels = read_photograph(loaded[key])
-            loaded[key] = torch.from_numpy(pixels.transpose(2, 0, 1))
+            loaded[key] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
             loaded[f"{key}_size"] = torch.tensor(pixels.shape[:2])
         return loaded
 

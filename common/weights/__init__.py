@@ -2,6 +2,7 @@
 
 from .checkpoint import read_checkpoint
 from .conversion import ConvertedState
+from .imagenet import load_imagenet_encoder
 from .loading import LoadReport, load_weights
 from .releases import RELEASES, convert_checkpoint, convert_state_dict
 from .sam import load_segmenter
@@ -12,6 +13,7 @@ __all__ = [
     "LoadReport",
     "convert_checkpoint",
     "convert_state_dict",
+    "load_imagenet_encoder",
     "load_segmenter",
     "load_weights",
     "read_checkpoint",
