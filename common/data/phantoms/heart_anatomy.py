@@ -19,11 +19,11 @@ PHASES = (END_DIASTOLE, END_SYSTOLE)
 
 # Cavity radius and wall thickness at end-diastole in mm, ejection fraction; width of the right ventricle in mm.
 _RANGES: dict[str, tuple[tuple[float, float], ...]] = {
-    "normal": ((22.5, 26.5), (7.5, 9.5), (0.55, 0.70), (29, 36)),
-    "dilated": ((29.0, 34.5), (6.5, 8.5), (0.15, 0.35), (28, 38)),
-    "hypertrophic": ((19.5, 23.5), (12.0, 15.5), (0.60, 0.74), (26, 33)),
-    "infarct": ((24.5, 29.5), (7.5, 9.5), (0.28, 0.48), (28, 35)),
-    "right_ventricle": ((21.5, 25.0), (7.5, 9.5), (0.50, 0.65), (40, 48)),
+    "normal": ((23.5, 27.5), (7.5, 9.5), (0.55, 0.70), (27, 33)),
+    "dilated": ((29.0, 34.5), (6.5, 8.5), (0.15, 0.35), (25, 33)),
+    "hypertrophic": ((20.5, 24.0), (12.0, 15.5), (0.60, 0.74), (24, 30)),
+    "infarct": ((24.5, 29.5), (7.5, 9.5), (0.28, 0.48), (25, 32)),
+    "right_ventricle": ((21.5, 25.0), (7.5, 9.5), (0.50, 0.65), (35, 42)),
 }
 _MIX = (0.3, 0.2, 0.2, 0.15, 0.15)
 
@@ -144,13 +144,13 @@ def draw_heart(rng: np.random.Generator) -> Heart:
         focus_angle_rad=float(focus_angle),
         focus=float(focus),
         papillary_angles_rad=(float(np.deg2rad(rng.normal(48, 10))), float(np.deg2rad(rng.normal(-82, 10)))),
-        papillary_mm=(float(rng.uniform(3.6, 5.2)), float(rng.uniform(3.6, 5.2))),
+        papillary_mm=(float(rng.uniform(4.2, 6.2)), float(rng.uniform(4.2, 6.2))),
         trabeculation=float(rng.uniform(0.2, 0.55)),
         fat_mm=float(rng.uniform(1.5, 6.5)),
         chest_mm=float(rng.uniform(142, 160)),
         chest_center_mm=(float(rng.uniform(24, 38)), float(rng.uniform(-60, -48))),
         skin_fat_mm=float(rng.uniform(5, 20)),
-        diaphragm_mm=float(rng.uniform(4, 11)),
+        diaphragm_mm=float(rng.uniform(2, 8)),
         aorta_mm=(float(rng.uniform(54, 66)), float(rng.uniform(-58, -46)), float(rng.uniform(9.5, 13))),
         signal=_draw_signal(rng),
         texture_seed=int(rng.integers(2**32)),
@@ -205,7 +205,7 @@ def _draw_signal(rng: np.random.Generator) -> dict[str, float]:
         "lung": (0.08, 0.02),
         "liver": (0.40, 0.06),
         "spleen": (0.52, 0.06),
-        "stomach": (0.35, 0.25),
+        "stomach": (0.40, 0.22),
         "marrow": (0.45, 0.08),
         "bone": (0.10, 0.02),
     }

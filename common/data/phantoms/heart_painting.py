@@ -46,28 +46,31 @@ def paint_heart(canvas: Canvas, heart: Heart, state: HeartState, spacing_mm: tup
     shape = canvas.hu.shape
     fine, middle, coarse = (spline_field(rng, shape, spacing_mm, knot) for knot in (4.5, 14.0, 45.0))
     everywhere = canvas.everywhere()
-    walls = _heart_walls(everywhere, heart, state)
+    # The valves lie in the plane of the slices, so that a slice shows and labels a whole ring or none, as readers do.
+    on_axis = np.argmin(np.hypot(canvas.x, canvas.y).reshape(-1, shape[2]), axis=0)
+    depth = canvas.z.reshape(-1, shape[2])[on_axis, np.arange(shape[2])]
+    walls = _heart_walls(everywhere, heart, state, depth)
     silhouette = smooth_min(walls.epicardium, walls.right_outside, 14.0)
     _paint_chest(everywhere, heart, fine, coarse)
     _paint_abdomen(everywhere, heart, silhouette, fine, middle, coarse)
     _paint_aorta_and_spine(canvas, heart)
     _paint_fat(everywhere, heart, silhouette, coarse)
-    _paint_above_the_valves(canvas, heart, state)
+    _paint_above_the_valves(canvas, heart, state, depth)
     _paint_right_ventricle(everywhere, heart, walls, fine, middle)
     _paint_left_ventricle(everywhere, heart, walls, fine, middle)
     _paint_papillary_muscles(canvas, heart, state, walls)
 
 
-def _heart_walls(region: Region, heart: Heart, state: HeartState) -> _Walls:
-    """Measure the distance to endocardium and epicardium of both ventricles."""
+def _heart_walls(region: Region, heart: Heart, state: HeartState, depth: Array) -> _Walls:
+    """Measure the distance to endocardium and epicardium of both ventricles; `depth` is the z of each layer."""
     radius = np.hypot(region.x, region.y)
     angle = np.arctan2(region.y, region.x)
     length = np.float32(heart.length_mm - state.base_mm)
-    above = np.float32(state.base_mm) - region.z
+    above = np.float32(state.base_mm) - depth
     along = np.clip(-above / length, 0, None)
     cavity_end = length - np.float32(_APEX_WALL * state.wall_mm)
     cavity = np.float32(state.cavity_mm) * _root(1 - (along * length / cavity_end) ** np.float32(2.3))
-    cavity *= 1 + _waves(heart.ripples, 2, angle, along)
+    cavity = cavity * (1 + _waves(heart.ripples, 2, angle, along))
     wall = 1 + _waves(heart.wall_ripples, 1, angle, along)
     off = _wrapped(angle - np.float32(heart.focus_angle_rad))
     wall *= 1 + np.float32(heart.focus) * np.exp(-((off / np.float32(0.65)) ** 2))
@@ -76,8 +79,8 @@ def _heart_walls(region: Region, heart: Heart, state: HeartState) -> _Walls:
     outer = np.minimum(np.maximum(cavity, 0) + wall, tapered + np.float32(0.5) * (wall - np.float32(state.wall_mm)))
     outer = np.maximum(outer, np.where(cavity > 0, cavity + np.float32(_THINNEST_WALL_MM), tapered))
     from_wall = radius - outer
-    right = _right_width(heart, state, angle, region.z)
-    right_above = np.float32(state.right_base_mm) - region.z
+    right = _right_width(heart, state, angle, depth)
+    right_above = np.float32(state.right_base_mm) - depth
     return _Walls(
         cavity=np.maximum(radius - cavity, above),
         epicardium=np.maximum(from_wall, above),
@@ -86,10 +89,10 @@ def _heart_walls(region: Region, heart: Heart, state: HeartState) -> _Walls:
     )
 
 
-def _right_width(heart: Heart, state: HeartState, angle: Array, z: Array) -> Array:
+def _right_width(heart: Heart, state: HeartState, angle: Array, depth: Array) -> Array:
     """Width of the right ventricle from the epicardium of the left one outward, negative beyond its insertions."""
     length = np.float32(heart.right_length * heart.length_mm - state.right_base_mm)
-    along = np.clip((z - np.float32(state.right_base_mm)) / length, 0, None)
+    along = np.clip((depth - np.float32(state.right_base_mm)) / length, 0, None)
     half_angle = np.float32(heart.right_half_angle_rad) * (np.float32(1.12) - np.float32(0.35) * np.minimum(along, 1))
     t = _wrapped(angle - np.float32(heart.right_angle_rad)) / half_angle
     profile = np.sign(1 - t * t) * np.abs(1 - t * t) ** np.float32(0.72)
@@ -103,12 +106,12 @@ def _paint_chest(region: Region, heart: Heart, fine: Array, coarse: Array) -> No
     x, y = region.x - np.float32(heart.chest_center_mm[0]), region.y - np.float32(heart.chest_center_mm[1])
     skin = np.hypot(x, y * np.float32(1.04)) - np.float32(heart.chest_mm) + 3 * coarse
     muscle = skin + np.float32(heart.skin_fat_mm)
-    ribs = np.cos(np.arctan2(y, x) * 13 + region.z / 17)
-    inside = muscle + 13 + coarse
+    inside = muscle + 14 + coarse
+    ribs = _wrapped(np.arctan2(y, x) * 13 + region.z / 17) * np.float32(heart.chest_mm / 13)
     signal = heart.signal
     region.paint(skin, signal["fat"] * 0.9)
     region.paint(muscle, signal["muscle"] * (1 + 0.25 * fine))
-    rib = np.maximum(np.abs(inside - 5) - 4.5, (0.45 - ribs) * 14)
+    rib = np.hypot(inside - 6, ribs * np.float32(0.6)) - 5.5
     region.paint(rib, signal["bone"])
     region.paint(rib + 1.8, signal["marrow"])
     region.paint(inside, signal["fat"] * 0.8)
@@ -118,8 +121,10 @@ def _paint_chest(region: Region, heart: Heart, fine: Array, coarse: Array) -> No
 
 def _paint_abdomen(region: Region, heart: Heart, silhouette: Array, fine: Array, middle: Array, coarse: Array) -> None:
     """Paint what lies under the diaphragm: liver with its veins, stomach, spleen, fat between them."""
-    depth = np.float32(heart.cavity_mm + heart.wall_mm + heart.diaphragm_mm)
-    dome = -depth - (region.x + 18) ** 2 * np.float32(0.0019) + (region.z - 45) * np.float32(0.12)
+    # The heart lies on the diaphragm, also where it narrows toward the apex.
+    along = np.clip(region.z / np.float32(heart.length_mm), 0, 1)
+    radius = np.float32(heart.cavity_mm + heart.wall_mm) * (np.float32(0.4) + np.float32(0.6) * np.sqrt(1 - along**2))
+    dome = -radius - np.float32(heart.diaphragm_mm) - (region.x + 18) ** 2 * np.float32(0.0019)
     below = np.maximum(region.y - dome + 2 * coarse, 4 - silhouette)
     signal = heart.signal
     region.paint(below, signal["muscle"])
@@ -130,7 +135,7 @@ def _paint_abdomen(region: Region, heart: Heart, silhouette: Array, fine: Array,
     region.paint(liver, signal["liver"] * (1 + 0.08 * fine) + veins)
     stomach = np.hypot(region.x - 44, (region.y - dome + 30) * 0.9) - 20 + 3 * coarse
     region.paint(np.maximum(stomach, below + 4), signal["myocardium"])
-    content = signal["stomach"] * (1 + 0.4 * middle)
+    content = signal["stomach"] * (1 + 0.25 * middle)
     region.paint(np.maximum(stomach + 3.5, below + 7), np.maximum(content, np.float32(0.04)))
     spleen = np.hypot((region.x - 84) * 0.9, region.y - dome + 24) - 17 + 3 * coarse
     region.paint(np.maximum(spleen, below + 4), signal["spleen"])
@@ -167,7 +172,7 @@ def _paint_fat(region: Region, heart: Heart, silhouette: Array, coarse: Array) -
     region.paint(np.abs(fat) - 0.7, 0.25)
 
 
-def _paint_above_the_valves(canvas: Canvas, heart: Heart, state: HeartState) -> None:
+def _paint_above_the_valves(canvas: Canvas, heart: Heart, state: HeartState, depth: Array) -> None:
     """Paint atria, ascending aorta and pulmonary trunk; they carry no label."""
     base, right = state.base_mm, state.right_base_mm
     signal = heart.signal
@@ -186,7 +191,7 @@ def _paint_above_the_valves(canvas: Canvas, heart: Heart, state: HeartState) -> 
     )
     for (x, y), axes, z, blood, valve in atria:
         shape = ellipsoid(region.x - np.float32(x), region.y - np.float32(y), region.z - np.float32(z), axes)
-        above = region.z - np.float32(valve)
+        above = depth - np.float32(valve)
         region.paint(np.maximum(shape - 2, above), signal["myocardium"])
         region.paint(np.maximum(shape, above + 1.5), blood)
     vessels = (
@@ -195,7 +200,7 @@ def _paint_above_the_valves(canvas: Canvas, heart: Heart, state: HeartState) -> 
     )
     for points, blood, valve in vessels:
         box, shape, _ = canvas.tube(spline_path(points, 5.0))
-        above = box.z - np.float32(valve)
+        above = depth[box.slices[2]] - np.float32(valve)
         box.paint(np.maximum(shape - 2, above), signal["myocardium"])
         box.paint(np.maximum(shape, above + 1), blood)
 
