@@ -117,7 +117,7 @@ def geodesic_distance_mm(strokes: np.ndarray, costs: np.ndarray, spacing_mm: Seq
     """
     if not strokes.any():
         return np.full(strokes.shape, np.inf, dtype=np.float32)
-    paths = MCP_Geometric(costs, sampling=np.asarray(spacing_mm, dtype=float))
+    paths = MCP_Geometric(costs, sampling=tuple(float(step) for step in spacing_mm))
     distances, _ = paths.find_costs(np.argwhere(strokes))
     return distances.astype(np.float32)
 

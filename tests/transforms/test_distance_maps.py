@@ -1,0 +1,109 @@
+"""Distances to strokes, by hand, by brute force and against SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from common.transforms import ScribbleDistancesd
+from common.transforms.distance_maps import MAX_LINES, edge_costs, euclidean_distance_mm, geodesic_distance_mm
+from tests.oracles import maco as oracle
+
+ROOT2 = 2**0.5
+
+
+def test_hand_solved():
+    strokes = np.zeros((3, 4), dtype=bool)
+    strokes[1, 1] = True
+    expected = [[ROOT2, 1, ROOT2, 5**0.5], [1, 0, 1, 2], [ROOT2, 1, ROOT2, 5**0.5]]
+    np.testing.assert_allclose(euclidean_distance_mm(strokes, (1, 1)), expected, rtol=1e-6)
+    # 3 mm rows, 2 mm columns
+    expected = [[13**0.5, 3, 13**0.5, 5], [2, 0, 2, 4], [13**0.5, 3, 13**0.5, 5]]
+    np.testing.assert_allclose(euclidean_distance_mm(strokes, (3, 2)), expected, rtol=1e-6)
+
+
+def test_nothing_drawn_is_infinitely_far():
+    for shape in ((4, 5), (3, 4, 5)):
+        assert np.isinf(euclidean_distance_mm(np.zeros(shape, dtype=bool), (1,) * len(shape))).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (9, 1), (17, 23), (60, 50), (4, 9, 11), (1, 6, 6)])
+@pytest.mark.parametrize("density", [0.004, 0.3])
+def test_against_brute_force(shape, density):
+    rng = np.random.default_rng(0)
+    spacing_mm = (0.7, 1.3, 2.5)[: len(shape)]
+    labels = np.where(rng.random(shape) < density, rng.integers(0, 2, shape), 255)
+    labels.flat[0] = 0
+    expected = oracle.distance_maps(labels, 2, spacing_mm)
+    for label in (0, 1):
+        np.testing.assert_allclose(euclidean_distance_mm(labels == label, spacing_mm), expected[label], rtol=1e-5)
+
+
+def test_both_ways_agree_around_the_switch():
+    rng = np.random.default_rng(1)
+    for lines in (MAX_LINES, MAX_LINES + 1):
+        for transpose in (False, True):
+            strokes = np.zeros((90, 80), dtype=bool)
+            strokes[5 : 5 + lines] = rng.random((lines, 80)) < 0.05
+            strokes = strokes.T if transpose else strokes
+            expected = oracle.distance_maps_scipy(np.where(strokes, 0, 255), 1, (1.0, 2.0))[0]
+            np.testing.assert_allclose(euclidean_distance_mm(strokes, (1.0, 2.0)), expected, rtol=1e-5)
+
+
+def test_geodesic_paths_go_around_edges():
+    image = np.zeros((9, 9), dtype=np.float32)
+    image[4, :8] = 1.0  # a wall with a gap on the right
+    strokes = np.zeros((9, 9), dtype=bool)
+    strokes[2, 1] = True
+    even = geodesic_distance_mm(strokes, edge_costs(image, (1, 1), 0.0), (1, 1))
+    assert even[2, 4] == pytest.approx(3)
+    assert even[6, 1] == pytest.approx(4)
+    walled = geodesic_distance_mm(strokes, edge_costs(image, (1, 1), 50.0), (1, 1))
+    assert walled[2, 1] == 0
+    assert walled[6, 1] > 3 * even[6, 1]
+    assert np.isinf(geodesic_distance_mm(np.zeros_like(strokes), edge_costs(image, (1, 1), 1.0), (1, 1))).all()
+    stretched = geodesic_distance_mm(strokes, edge_costs(np.zeros_like(image), (3, 1), 50.0), (3, 1))
+    assert stretched[4, 1] == pytest.approx(6)
+
+
+class TestScribbleDistancesd:
+    def make(self, spacing=(2.0, 0.5)):
+        labels = torch.full((1, 6, 8), 255)
+        labels[0, 1, 1], labels[0, 4, 5:7] = 0, 2
+        affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+        return {"scribble": MetaTensor(labels, affine=affine), "image": MetaTensor(torch.rand(1, 6, 8), affine=affine)}
+
+    def test_classes_units_and_absent_classes(self):
+        data = ScribbleDistancesd("scribble", num_classes=4)(self.make())
+        distance = data["distance"]
+        assert distance.shape == (4, 6, 8)
+        assert distance.dtype == torch.float32
+        assert distance[0, 1, 1] == 0
+        assert distance[0, 2, 1] == 2.0
+        assert distance[0, 1, 2] == 0.5
+        assert distance[2, 4, 5] == distance[2, 4, 6] == 0
+        assert torch.isinf(distance[[1, 3]]).all()
+
+    def test_decreases_towards_the_stroke(self):
+        distance = ScribbleDistancesd("scribble", num_classes=3)(self.make())["distance"]
+        row = distance[0, 1, 1:]
+        assert (row[1:] > row[:-1]).all()
+
+    def test_volume_and_geodesic(self):
+        labels = torch.full((1, 4, 5, 6), 255)
+        labels[0, 2, 2, 2] = 1
+        affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0]))
+        data = {"scribble": MetaTensor(labels, affine=affine), "image": MetaTensor(torch.zeros(1, 4, 5, 6))}
+        for method in ("euclidean", "geodesic"):
+            distance = ScribbleDistancesd("scribble", 2, method=method)(data)["distance"]
+            assert distance[1, 2, 2, 5] == pytest.approx(9)
+            assert distance[1, 0, 2, 2] == pytest.approx(2)
+            assert torch.isinf(distance[0]).all()
+
+    def test_refusals(self):
+        with pytest.raises(ValueError, match="method must be one of euclidean, geodesic, got 'taxicab'"):
+            ScribbleDistancesd("scribble", 2, method="taxicab")
+        with pytest.raises(TypeError, match="must be a MetaTensor, whose affine tells the pixel size"):
+            ScribbleDistancesd("scribble", 2)({"scribble": torch.zeros(1, 3, 3)})
