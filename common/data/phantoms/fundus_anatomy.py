@@ -16,7 +16,7 @@ CUP_VALUE, RIM_VALUE, BACKGROUND_VALUE = 0, 128, 255
 CUP_RATIO_RANGE = (0.2, 0.8)
 
 # Linear reflectance (red, green, blue) of what the light meets, before pigment and blood take their share.
-_FUNDUS = np.array((0.62, 0.168, 0.052), dtype=np.float32)
+_FUNDUS = np.array((0.66, 0.168, 0.052), dtype=np.float32)
 _RIM = np.array((0.86, 0.33, 0.145), dtype=np.float32)
 _CUP = np.array((1.0, 0.72, 0.45), dtype=np.float32)
 _SCLERA = np.array((1.0, 0.62, 0.32), dtype=np.float32)
@@ -200,8 +200,8 @@ def draw_eye(rng: np.random.Generator, population: Population) -> Eye:
     crescent = Crescent(
         width_mm=float(rng.uniform(0.1, 0.45)),
         angle_rad=float(np.deg2rad(rng.normal(-20, 25))),
-        spread_rad=float(rng.uniform(0.5, 1.3)),
-        strength=float(rng.uniform(0.35, 0.8)),
+        spread_rad=float(rng.uniform(0.4, 1.0)),
+        strength=float(rng.uniform(0.3, 0.7)),
     )
     sick = rng.random() < population.lesions
     exudates, hemorrhages = (int(n) for n in rng.integers((2, 0), (26, 4)))
@@ -216,7 +216,7 @@ def draw_eye(rng: np.random.Generator, population: Population) -> Eye:
         rim_tone=float(rng.normal(0, 0.12)),
         pigment=float(rng.uniform(*population.pigment)),
         tessellation=float(rng.uniform(0.0, 0.3)),
-        fiber_sheen=float(rng.uniform(0.05, 0.5)),
+        fiber_sheen=float(rng.uniform(0.1, 0.7)),
         lamina=float(rng.uniform(0, 0.45) * (ratio > 0.4)),
         crescent=crescent if with_crescent else None,
         ring=float(rng.uniform(0, 0.5)),
@@ -276,7 +276,7 @@ def _blend(light: Array, share: Array, color: Array) -> None:
 def _choroid(rng: np.random.Generator, eye: Eye, grid: Grid, disc: Array) -> Array:
     """Fundus without disc and vessels: pigment in clouds and grains, choroidal vessels shining through."""
     clouds = 0.16 * grid.field(rng, 1.3) + 0.08 * grid.field(rng, 0.4)
-    grains = 0.06 * grid.field(rng, 0.05)
+    grains = 0.05 * grid.field(rng, 0.045) + 0.05 * grid.field(rng, 0.12)
     winding = grid.field(rng, 0.42) + 0.4 * grid.field(rng, 0.2)
     bands = np.clip(1 - 1.6 * np.abs(winding), 0, 1)
     density = eye.pigment * (1 + clouds + grains) - eye.tessellation * (bands - 0.35)
@@ -301,7 +301,7 @@ def _fiber_sheen(rng: np.random.Generator, grid: Grid, disc: Array, angle: Array
     """Streaks of the nerve fiber layer, which is thick above and below the disc; in [0, 1]."""
     knots = 420
     turns = (angle + np.float32(0.05) * grid.field(rng, 0.6)) / (2 * np.pi) * knots
-    streaks = rng.random((2, knots + 1))
+    streaks = rng.random((2, knots + 1)) ** 2
     streaks[:, -1] = streaks[:, 0]
     near, far = (np.interp(np.mod(turns, knots), np.arange(knots + 1), row).astype(np.float32) for row in streaks)
     mix = np.clip(disc, 0, 1)
@@ -334,12 +334,13 @@ def _paint_disc(
 def _paint_lesions(rng: np.random.Generator, eye: Eye, grid: Grid, light: Array, disc: Array) -> None:
     """Yellow exudates in clusters and dark blots of blood."""
     spots = np.zeros_like(disc)
+    uneven = 0.02 * grid.field(rng, 0.06)
     middle = rng.uniform(-2.0, 2.0, 2)
     for dx, dy, radius in zip(
         *rng.normal(0, 0.45, (2, eye.num_exudates)), rng.uniform(0.015, 0.07, eye.num_exudates), strict=True
     ):
         away = np.hypot(grid.x - np.float32(middle[0] + dx), grid.y - np.float32(middle[1] + dy))
-        np.maximum(spots, 1 - _rise(away - np.float32(radius), 0.03), out=spots)
+        np.maximum(spots, 1 - _rise(away - np.float32(radius) + uneven, 0.03), out=spots)
     outside = _rise(disc - 0.1, 0.1)
     _blend(light, 0.85 * spots * outside, _EXUDATE)
     ragged = 0.05 * grid.field(rng, 0.12)

@@ -51,7 +51,7 @@ class Camera:
     off_center_mm: float = 0.2
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
     balance_spread: float = 0.05
-    exposure: Range = (0.2, 0.26)
+    exposure: Range = (0.22, 0.29)
     gamma: Range = (2.0, 2.2)
     contrast: Range = (1.0, 1.1)
     saturation: Range = (0.95, 1.05)
@@ -61,10 +61,10 @@ class Camera:
     vignetting: Range = (0.1, 0.3)
     unevenness: Range = (0.03, 0.1)
     field_radius_mm: Range = (6.4, 7.2)
-    blur_mm: Range = (0.012, 0.022)
+    blur_mm: Range = (0.008, 0.018)
     noise: Range = (0.01, 0.02)
     grain_pixels: float = 0.5
-    sharpening: Range = (0.0, 0.3)
+    sharpening: Range = (0.1, 0.5)
     jpeg_quality: tuple[int, int] | None = None
 
 
@@ -112,6 +112,7 @@ CAMERAS: dict[str, Camera] = {
         saturation=(0.75, 0.95),
         lift=(0.0, 0.06),
         haze=(0.3, 0.55),
+        haze_color=(0.36, 0.25, 0.15),
         vignetting=(0.3, 0.6),
         unevenness=(0.12, 0.3),
         blur_mm=(0.03, 0.05),

@@ -105,12 +105,12 @@ def vessel_transmission(tree: VesselTree, wall: Crossing, x: Array, y: Array, st
         Transmission in (0, 1]. Shape (H, W, 3), float32.
     """
     density = np.zeros(x.shape, dtype=np.float32)
-    # Arteries last: where they cross, the artery lies on top.
-    for samples, strength, reflex in ((tree.veins, 1.0, tree.reflex / 3), (tree.arteries, 0.72, tree.reflex)):
+    for samples, strength, reflex in ((tree.veins, 1.0, tree.reflex / 3), (tree.arteries, 0.58, tree.reflex)):
         for thick in (False, True):
             chosen = samples[(samples[:, 2] > 0.026) == thick]
             share, profile = _cover(chosen, tree, wall, x, y, step_mm, reflex)
-            density += share * (np.float32(strength) * profile - density)
+            # Where vessels cross, the fuller one shows; both together would be too dark.
+            np.maximum(density, share * np.float32(strength) * profile, out=density)
     return np.exp(-density[..., None] * blood)
 
 
@@ -132,6 +132,7 @@ def _main_branch(
     taper = radius_mm * np.array([0.95, 1.0, 1.0, 0.94, 0.82, 0.65])
     rows = np.column_stack([points[:, 0], points[:, 1], np.zeros(len(points)), taper])
     path = spline_path(rows, _STEP_MM)[:, (0, 1, 3)]
+    path[:, :2] = ndimage.gaussian_filter1d(path[:, :2], 0.12 / _STEP_MM, axis=0, mode="nearest")
     bends = _smooth_walk(rng, len(path), bend_mm=0.45)
     away = np.clip(np.arange(len(path)) * _STEP_MM / 1.2, 0, 1)
     path[:, :2] += (0.035 * tortuosity * away * bends)[:, None] * _normals(path[:, :2])
