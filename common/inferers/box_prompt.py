@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
 
 from ..data.boxes import MARGIN_GRID, OrganBoxes, ScanBoxes
 from ..data.problems import refusal
@@ -87,7 +88,7 @@ class BoxPromptInferer(Inferer):
             boxes: Boxes in the grid of `inputs`.
 
         Returns:
-            Label map. Shape (1, 1, D, H, W), uint8.
+            Label map, with the metadata of `inputs` if it has any. Shape (1, 1, D, H, W), uint8.
 
         Raises:
             DatasetError: If all boxes of an organ lie outside the scan.
@@ -104,7 +105,8 @@ class BoxPromptInferer(Inferer):
         else:
             with torch.inference_mode():
                 self._segment(volume, network, prompts, label_map)
-        return label_map[None, None]
+        # With the metadata of the scan, from which the label map is brought back to the scan's geometry.
+        return convert_to_dst_type(label_map[None, None], inputs, dtype=torch.uint8)[0]
 
     def _segment(
         self, volume: torch.Tensor, network: PromptSegmenter, prompts: SlicePrompts, label_map: torch.Tensor

@@ -221,8 +221,11 @@ class SamSegmenter(PromptSegmenter):
         self.image_size = self.architecture.image_size
         transformers = _import_transformers()
         self.sam = transformers.SamModel(_make_config(transformers, self.architecture))
-        # transformers draws these at a scale that grows with the width, the authors at 1; at a large scale, positions
-        # that are near each other have nothing in common, and a small network does not learn from them.
+        # transformers draws weights at scales made for loading others over them (positions at half the width, so that
+        # neighbors have nothing in common); the authors draw them as torch does, and positions at 1.
+        for module in self.sam.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
         nn.init.normal_(self.sam.shared_image_embedding.positional_embedding)
         mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in PREPROCESSING[preprocess])
         self.register_buffer("pixel_mean", mean, persistent=False)
