@@ -1,4 +1,4 @@
-"""Command line: `python -m common.tools demo | bench_volume_fusion | format_json`."""
+"""Command line: `python -m common.tools demo | bench_volume_fusion | bench_adaptation | format_json`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 import fire
 
+from .bench_adaptation import bench_adaptation
 from .bench_volume_fusion import bench_volume_fusion
 from .demo import demo
 from .json_form import format_json
@@ -16,7 +17,14 @@ def main() -> None:
     """Run one tool; a refusal ends with its message and exit status 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        fire.Fire({"demo": demo, "bench_volume_fusion": bench_volume_fusion, "format_json": format_json})
+        fire.Fire(
+            {
+                "demo": demo,
+                "bench_adaptation": bench_adaptation,
+                "bench_volume_fusion": bench_volume_fusion,
+                "format_json": format_json,
+            }
+        )
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data.phantoms import write_torso_phantoms
 from ..files import write_text_atomically
-from .runs import ensure_phantoms, find_bundles, read_summary, run_bundle
+from .runs import ensure_phantoms, find_bundles, read_summary, refuse_other_settings, run_bundle
 
 BUNDLE = "volume_fusion"
 ARMS = ("scratch", "pretrained")
@@ -59,7 +59,7 @@ def bench_volume_fusion(
     settings = {key: value for key, value in locals().items() if key not in ("output_dir", "seeds", "num_processes")}
     (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
     root = Path(output_dir).resolve()
-    _refuse_other_settings(root / "settings.json", settings)
+    refuse_other_settings(root / "settings.json", settings)
     threads = max(1, (os.cpu_count() or 1) // num_processes)
 
     def train(run: Path, configs: list[str], overrides: dict[str, Any]) -> None:
@@ -109,16 +109,6 @@ def bench_volume_fusion(
     table = format_results(scores)
     write_text_atomically(table + "\n", root / "results.md")
     _logger.info("\n%s", table)
-
-
-def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Write down the settings of a benchmark, or refuse to go on with one that had others."""
-    if path.is_file() and json.loads(path.read_text()) != settings:
-        raise ValueError(
-            f"{path.parent} holds a benchmark with other settings, {path.read_text()}; this one has {settings}. Give "
-            f"another --output_dir, or remove that folder."
-        )
-    write_text_atomically(json.dumps(settings) + "\n", path)
 
 
 def format_results(scores: dict[str, list[dict[str, Any]]]) -> str:

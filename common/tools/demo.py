@@ -6,16 +6,23 @@ import html
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..data.label_names import load_label_names
-from ..data.phantoms import write_torso_phantoms
+from ..data.mask_values import MaskConvention
+from ..data.phantoms import write_fundus_phantoms, write_torso_phantoms
 from ..handlers.case_metrics import format_summary
-from .pictures import draw_case, draw_fusion
+from ..handlers.domain_metrics import format_domains
+from .pictures import draw_case, draw_fusion, draw_photograph
 from .runs import ensure_phantoms, find_bundles, read_summary, run_bundle
 
-PHANTOMS = {"torso": write_torso_phantoms}
+# How each kind is written, and which of its files last.
+PHANTOMS: dict[str, tuple[Callable[..., object], str]] = {
+    "torso": (write_torso_phantoms, "dataset.json"),
+    "fundus": (write_fundus_phantoms, "domain_e/dataset.json"),
+}
 MAX_PICTURES = 3
 
 _logger = logging.getLogger(__name__)
@@ -51,7 +58,8 @@ def _demo_bundle(bundle: Path, root: Path) -> str:
     options = dict(plan["phantoms"])
     kind = options.pop("kind")
     data, run = root / "data" / f"{bundle.name}_{kind}", root / bundle.name
-    ensure_phantoms(PHANTOMS[kind], data, options)
+    write, last_file = PHANTOMS[kind]
+    ensure_phantoms(write, data, options, last_file)
     seconds = {}
     for number, step in enumerate(plan["steps"], start=1):
         name = step["name"]
@@ -64,19 +72,18 @@ def _demo_bundle(bundle: Path, root: Path) -> str:
             **{key: _fill(value, data, run) for key, value in step["overrides"].items()},
         }
         seconds[name] = run_bundle(bundle, step["configs"], overrides)
-    return _section(bundle, plan["title"], data, run, seconds, root / "report")
+    figures = {"torso": _torso_figures, "fundus": _fundus_figures}[kind]
+    return _section(plan["title"], seconds, *figures(bundle, data, run, root / "report"))
 
 
 def _fill(value: Any, data: Path, run: Path) -> Any:
     return value.format(data=data, run=run) if isinstance(value, str) else value
 
 
-def _section(bundle: Path, title: str, data: Path, run: Path, seconds: dict[str, float], report: Path) -> str:
-    """HTML of one bundle; its pictures go to `report`."""
+def _torso_figures(bundle: Path, data: Path, run: Path, report: Path) -> tuple[str, list[tuple[str, str]]]:
+    """Table of the scores, and names and captions of the pictures, which go to `report`."""
     report.mkdir(parents=True, exist_ok=True)
-    summary = read_summary(run / "evaluate")
-    table = format_summary(summary)
-    _logger.info("\n%s\n%s", title, table)
+    table = format_summary(read_summary(run / "evaluate"))
     description = json.loads((data / "dataset.json").read_text())
     names = load_label_names(data, len(description["labels"]))
     cases = description["test"][:MAX_PICTURES]
@@ -91,6 +98,29 @@ def _section(bundle: Path, title: str, data: Path, run: Path, seconds: dict[str,
         picture = report / f"{bundle.name}_fused.png"
         draw_fusion(data / cases[0]["image"], picture)
         figures.insert(0, (picture.name, "What pretraining sees: fused volumes and the labels that it has to find"))
+    return table, figures
+
+
+def _fundus_figures(bundle: Path, data: Path, run: Path, report: Path) -> tuple[str, list[tuple[str, str]]]:
+    """The same for photographs of several domains: the first test photograph of each."""
+    report.mkdir(parents=True, exist_ok=True)
+    summary = read_summary(run / "evaluate")
+    configuration = json.loads((bundle / "configs" / "inference.json").read_text())
+    convention = MaskConvention(*(configuration[key] for key in ("mask_ranges", "mask_values", "background_value")))
+    figures = []
+    for domain in summary["domains"]:
+        case = json.loads((data / domain / "dataset.json").read_text())["test"][0]
+        name = Path(case["image"]).stem
+        picture = report / f"{bundle.name}_{domain}.png"
+        files = (data / domain / case["image"], run / "evaluate" / domain / f"{name}_mask.png")
+        draw_photograph(*files, data / domain / case["label"], picture, convention, configuration["channel_names"])
+        figures.append((picture.name, f"{domain}: contours of prediction (solid) and reference (dashed)"))
+    return format_domains(summary), figures
+
+
+def _section(title: str, seconds: dict[str, float], table: str, figures: list[tuple[str, str]]) -> str:
+    """HTML of one bundle."""
+    _logger.info("\n%s\n%s", title, table)
     steps = "".join(f"<tr><td>{name}</td><td>{value:.0f} s</td></tr>" for name, value in seconds.items())
     pictures = "".join(
         f'<figure><img src="{source}" alt="{html.escape(text)}"><figcaption>{html.escape(text)}</figcaption></figure>'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,6 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ..data.mask_values import MaskConvention
+from ..data.photographs import read_mask, read_photograph
 from ..transforms import VolumeFusion
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
@@ -91,6 +93,42 @@ def draw_fusion(image_file: str | Path, output_file: str | Path, num_samples: in
         axes[1, column].set_title("fusion classes")
     for panel in axes.flat:
         panel.set_axis_off()
+    _save(figure, output_file)
+
+
+def draw_photograph(
+    image_file: str | Path,
+    prediction_file: str | Path,
+    reference_file: str | Path | None,
+    output_file: str | Path,
+    convention: MaskConvention,
+    channel_names: Sequence[str],
+) -> None:
+    """Draw a color photograph, and beside it the same with the contours of prediction and reference.
+
+    Args:
+        image_file: Photograph.
+        prediction_file: Mask of its size.
+        reference_file: The same, or None.
+        output_file: PNG to write.
+        convention: What the gray values of the masks mean.
+        channel_names: Names for the legend.
+    """
+    pixels = read_photograph(image_file)
+    figure = Figure(figsize=(8, 4.4 * pixels.shape[0] / pixels.shape[1]), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for panel in panels:
+        panel.imshow(pixels)
+        panel.set_axis_off()
+    colors = mpl.colormaps["Set1"](np.arange(convention.num_channels))
+    for file, style in ((prediction_file, "solid"), (reference_file, "dashed")):
+        if file is None:
+            continue
+        for channel, color in zip(convention.decode(read_mask(file)), colors, strict=True):
+            if channel.any() and not channel.all():  # matplotlib warns of a contour that is nowhere
+                panels[1].contour(channel, levels=[0.5], colors=[color], linestyles=style, linewidths=1.5)
+    patches = [Patch(color=color, label=name) for color, name in zip(colors, channel_names, strict=True)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=4)
     _save(figure, output_file)
 
 

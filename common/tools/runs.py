@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import write_text_atomically
+
 
 def find_bundles(bundles_dir: str | Path | None = None) -> list[Path]:
     """Return the folders of all bundles, found by their `configs/metadata.json`.
@@ -86,19 +88,40 @@ def run_bundle(
     return time.perf_counter() - start
 
 
-def ensure_phantoms(write: Callable[..., Path], folder: Path, options: Mapping[str, Any]) -> None:
+def ensure_phantoms(
+    write: Callable[..., object], folder: Path, options: Mapping[str, Any], last_file: str = "dataset.json"
+) -> None:
     """Write phantoms unless they are there; what an interrupted writing left is removed first.
 
     Args:
-        write: `write_torso_phantoms` or another of its kind, which writes `dataset.json` last.
+        write: `write_torso_phantoms` or another of its kind.
         folder: Folder of the data set, one that no other data is in.
         options: Arguments of `write` but the folder.
+        last_file: File in the folder that is written last.
     """
-    if (folder / "dataset.json").is_file():
+    if (folder / last_file).is_file():
         return
     if folder.exists():
         shutil.rmtree(folder)
     write(folder, **options)
+
+
+def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write down the settings of a benchmark, or refuse to go on with one that had others.
+
+    Args:
+        path: File of the settings, in the folder of the benchmark.
+        settings: Settings of this run, plain values.
+
+    Raises:
+        ValueError: If the file holds others.
+    """
+    if path.is_file() and json.loads(path.read_text()) != settings:
+        raise ValueError(
+            f"{path.parent} holds a benchmark with other settings, {path.read_text()}; this one has {settings}. Give "
+            f"another --output_dir, or remove that folder."
+        )
+    write_text_atomically(json.dumps(settings) + "\n", path)
 
 
 def read_summary(output_dir: str | Path) -> dict[str, Any]:
