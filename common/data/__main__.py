@@ -25,6 +25,7 @@ def check(
     in_channels: int = 1,
     ignore_label: int | None = None,
     num_workers: int | None = None,
+    scribble_mode: str | dict[int | str, int] = "user",
 ) -> None:
     """Read every image of a section, then say what it contains, or everything that is wrong with it.
 
@@ -35,15 +36,23 @@ def check(
         num_classes: Labels must lie in [0, num_classes); without it only whole numbers are asked for.
         spatial_dims: 2 or 3.
         in_channels: Channels of an image.
-        ignore_label: One more value that label maps may hold, such as 255.
+        ignore_label: One more value that label maps may hold, such as 255 for what is unknown.
         num_workers: Cases read at the same time.
+        scribble_mode: How scribbles are written: user, wsl4mis, scribblebench, monailabel, internal, or a mapping.
 
     Raises:
         DatasetError: With one line for each problem.
     """
     datalist = load_datalist(dataset_dir, section, keys, val_fraction=0)
     summaries = inspect_datalist(
-        datalist, ensure_tuple(keys), num_classes, spatial_dims, in_channels, ignore_label, num_workers=num_workers
+        datalist,
+        ensure_tuple(keys),
+        num_classes,
+        spatial_dims,
+        in_channels,
+        ignore_label,
+        num_workers=num_workers,
+        scribble_mode=scribble_mode,
     )
     for line in _summary_lines(summaries):
         logger.info(line)

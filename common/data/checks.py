@@ -18,12 +18,14 @@ from tqdm import tqdm
 
 from .problems import DatasetError, Problem, refusal
 from .readers import GEOMETRY_TOLERANCE_MM, Volume, displacement_mm, image_suffix, load_itk, read_volume
+from .scribbles import ScribbleMode, coarsest_axis, conversion_table, find_scribble_problems
 
 __all__ = ["CaseSummary", "check_datalist", "inspect_datalist"]
 
 logger = logging.getLogger(__name__)
 
 IMAGE = "image"
+SCRIBBLE = "scribble"
 BLOCK_VOXELS = 1 << 22  # voxels looked at together, which bounds the memory beside the image's own
 MAX_LISTED = 8
 
@@ -37,7 +39,7 @@ class CaseSummary:
         spatial_shape: Size per spatial axis.
         spacing_mm: Voxel size per spatial axis; `None` where the format has no geometry.
         intensity_range: Least and greatest value of the image, in its own unit.
-        label_voxels: Voxels per label value; empty where no annotation was asked for.
+        label_voxels: Voxels per label value, of a scribble per class; empty where no annotation was asked for.
         warnings: What can be read but is doubtful.
     """
 
@@ -59,6 +61,7 @@ class _Rules:
     in_channels: int
     ignore_label: int | None
     tolerance_mm: float
+    scribble_mode: ScribbleMode
 
 
 def check_datalist(
@@ -71,23 +74,26 @@ def check_datalist(
     tolerance_mm: float = GEOMETRY_TOLERANCE_MM,
     num_workers: int | None = None,
     enabled: bool = True,
+    scribble_mode: ScribbleMode = "user",
 ) -> list[dict[str, Any]]:
     """Return the same list if every case can be used, else say everything that is wrong with it.
 
     Each file is read once, as `LoadImaged` will read it: it exists, opens, is complete, has `spatial_dims` axes and
     `in_channels` channels and finite values; annotations have the size and the geometry of the image, and whole
-    numbers of the classes. What is doubtful but usable is logged as a warning.
+    numbers of the classes. A scribble has strokes, some of them background, and is no mask. What is doubtful but usable
+    is logged as a warning.
 
     Args:
         datalist: Cases with paths, as `load_datalist` gives them.
-        keys: What to check: `image` as intensities, every other key as a label map.
+        keys: What to check: `image` as intensities, `scribble` as strokes, every other key as a label map.
         num_classes: Labels must lie in [0, num_classes); `None` checks only that they are whole numbers from 0.
         spatial_dims: 2 or 3.
         in_channels: Channels of an image (over all files, where it is a list of channel files).
-        ignore_label: One more value that label maps may hold, such as 255 for what a scribble leaves unlabelled.
+        ignore_label: One more value that label maps may hold, such as 255 for what is unknown.
         tolerance_mm: How far apart image and annotation may put the same voxel, anywhere in the field of view.
         num_workers: Cases read at the same time, each in memory once; `None` takes the CPUs there are, at most 4.
         enabled: `False` returns the list unread, for data that was checked before, or on ranks other than the first.
+        scribble_mode: How scribble files are written; see `common.data.scribbles.conversion_table`.
 
     Returns:
         The cases as given.
@@ -95,11 +101,22 @@ def check_datalist(
     Raises:
         DatasetError: If the list is empty or any case breaks a rule; the message has one line for each problem, with
             file, rule, found value and remedy.
-        ValueError: If `spatial_dims` is neither 2 nor 3.
+        ValueError: If `spatial_dims` is neither 2 nor 3, or scribbles are checked and `scribble_mode` is unknown or
+            `num_classes` missing.
     """
     cases = [dict(case) for case in datalist]
     if enabled:
-        inspect_datalist(cases, keys, num_classes, spatial_dims, in_channels, ignore_label, tolerance_mm, num_workers)
+        inspect_datalist(
+            cases,
+            keys,
+            num_classes,
+            spatial_dims,
+            in_channels,
+            ignore_label,
+            tolerance_mm,
+            num_workers,
+            scribble_mode,
+        )
     return cases
 
 
@@ -112,6 +129,7 @@ def inspect_datalist(
     ignore_label: int | None = None,
     tolerance_mm: float = GEOMETRY_TOLERANCE_MM,
     num_workers: int | None = None,
+    scribble_mode: ScribbleMode = "user",
 ) -> list[CaseSummary]:
     """Check every case and say what it contains; the arguments and errors are those of `check_datalist`.
 
@@ -120,13 +138,19 @@ def inspect_datalist(
 
     Raises:
         DatasetError: See `check_datalist`.
-        ValueError: If `spatial_dims` is neither 2 nor 3.
+        ValueError: See `check_datalist`.
     """
     if spatial_dims not in (2, 3):
         raise ValueError(f"spatial_dims must be 2 or 3; found {spatial_dims}.")
     if not datalist:
         raise refusal("datalist", "must have a case", "an empty list", "check dataset_dir and section")
-    rules = _Rules(ensure_tuple(keys), num_classes, spatial_dims, in_channels, ignore_label, tolerance_mm)
+    rules = _Rules(
+        ensure_tuple(keys), num_classes, spatial_dims, in_channels, ignore_label, tolerance_mm, scribble_mode
+    )
+    if SCRIBBLE in rules.keys:
+        if num_classes is None:
+            raise ValueError("num_classes must be given to check scribbles: it tells which value is background.")
+        conversion_table(scribble_mode, num_classes)
     if any(_needs_itk(case, rules.keys) for case in datalist):
         load_itk()
     start_s = time.perf_counter()
@@ -170,7 +194,7 @@ def _inspect_case(case: Mapping[str, Any], rules: _Rules) -> tuple[list[Problem]
                 problems += error.problems
                 continue
             problems += _check_rank(path, volume, rules)
-            problems += _check_values(path, volume, rules, summary, is_image=key == IMAGE)
+            problems += _check_values(path, volume, rules, summary, key)
             volume.array = np.empty(0)  # from here on the geometry is enough
             if reference is None:
                 reference = (path, volume)
@@ -215,7 +239,7 @@ def _check_geometry(path: str, volume: Volume, other_path: str, other: Volume, r
             yield Problem(path, f"must lie where {name} lies, within {rules.tolerance_mm:g} mm", found, remedy)
 
 
-def _check_values(path: str, volume: Volume, rules: _Rules, summary: CaseSummary, is_image: bool) -> Iterator[Problem]:
+def _check_values(path: str, volume: Volume, rules: _Rules, summary: CaseSummary, key: str) -> Iterator[Problem]:
     """Find values that are not numbers or no labels, and note the range of an image and the voxels per label."""
     array = volume.array
     num_bad = 0
@@ -224,7 +248,9 @@ def _check_values(path: str, volume: Volume, rules: _Rules, summary: CaseSummary
     if num_bad:
         found = f"NaN or infinity in {_voxels(num_bad)} of {array.size:,}"
         yield Problem(path, "must be finite", found, "replace them (numpy.nan_to_num), or remove the case")
-    elif not is_image:
+    elif key == SCRIBBLE:
+        yield from _check_scribble(path, volume, rules, summary)
+    elif key != IMAGE:
         yield from _check_labels(path, array, rules, summary)
     elif volume.is_palette:
         yield Problem(path, "must hold intensities", "indices into a palette", "convert it to grayscale or RGB")
@@ -257,6 +283,19 @@ def _check_labels(path: str, array: np.ndarray, rules: _Rules, summary: CaseSumm
         remedy = "threshold it and save it as PNG, as JPEG changes labels" if lossy else "map them, or set num_classes"
         yield Problem(path, rule, found, remedy)
     summary.label_voxels = counts
+
+
+def _check_scribble(path: str, volume: Volume, rules: _Rules, summary: CaseSummary) -> Iterator[Problem]:
+    """Find what keeps a scribble from being one, and count the voxels of each class."""
+    if volume.num_channels != 1 or rules.num_classes is None:
+        return  # the channels are reported elsewhere
+    slice_axis = -1 if volume.affine is None else coarsest_axis(volume.affine)
+    counts = _count_values(volume.array)
+    problems, doubts, summary.label_voxels = find_scribble_problems(
+        path, volume.array, counts, rules.scribble_mode, rules.num_classes, slice_axis
+    )
+    summary.warnings += [f"{path}: {doubt}" for doubt in doubts]
+    yield from problems
 
 
 def _count_values(array: np.ndarray) -> dict[float, int]:

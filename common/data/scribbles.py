@@ -18,6 +18,7 @@ __all__ = [
     "SCRIBBLE_MODES",
     "UNLABELLED",
     "ScribbleMode",
+    "coarsest_axis",
     "conversion_table",
     "convert_scribble",
     "find_scribble_problems",
@@ -118,12 +119,28 @@ def convert_scribble(array: np.ndarray, mode: ScribbleMode, num_classes: int, na
         ValueError: If a value is a fraction or has no meaning in this convention; and see `conversion_table`.
     """
     table = conversion_table(mode, num_classes)
-    values, place = np.unique(array, return_inverse=True)
+    values = np.unique(array)
     problem = next(_value_problems(name, dict.fromkeys(values.tolist(), 1), table, mode), None)
     if problem is not None:
         raise ValueError(str(problem))
-    targets = np.array([table[int(value)] for value in values], dtype=np.uint8)
-    return targets[place].reshape(array.shape)
+    low = int(values[0]) if values.size else 0
+    targets = np.zeros(int(values[-1]) - low + 1 if values.size else 0, dtype=np.uint8)
+    for value in values:
+        targets[int(value) - low] = table[int(value)]
+    return targets[array.astype(np.int64) - low]
+
+
+def coarsest_axis(affine: np.ndarray) -> int:
+    """Return the axis along which the slices of a volume lie: that of the largest spacing, the last one of equal ones.
+
+    Args:
+        affine: Voxel indices to mm. Shape (4, 4).
+
+    Returns:
+        0, 1 or 2.
+    """
+    spacing_mm = np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
+    return int(np.flatnonzero(spacing_mm > 0.999 * spacing_mm.max())[-1])
 
 
 def user_convention(scribble: np.ndarray, num_classes: int) -> np.ndarray:

@@ -128,11 +128,10 @@ def test_many_wrong_labels_are_abridged(tmp_path, case, voxels, write_nifti):
 
 def test_ignore_label(tmp_path, case, voxels, write_nifti):
     label = np.where(voxels > 0, 255, 1).astype(np.uint8)
-    datalist = [{"case": "a", "image": case["image"], "scribble": str(write_nifti(tmp_path / "s.nii.gz", label))}]
-    keys = ("image", "scribble")
-    assert check_datalist(datalist, keys, num_classes=2, ignore_label=255) == datalist
-    assert "in [0, 1) or 255; found 1 in " in refused(datalist, keys=keys, num_classes=1, ignore_label=255)
-    assert "in [0, 2); found 255 in " in refused(datalist, keys=keys, num_classes=2)
+    datalist = [case | {"label": str(write_nifti(tmp_path / "s.nii.gz", label))}]
+    assert check_datalist(datalist, num_classes=2, ignore_label=255) == datalist
+    assert "in [0, 1) or 255; found 1 in " in refused(datalist, num_classes=1, ignore_label=255)
+    assert "in [0, 2); found 255 in " in refused(datalist, num_classes=2)
 
 
 def test_whole_numbers_stored_as_fractions_pass(tmp_path, case, voxels, write_nifti):
@@ -255,7 +254,8 @@ def test_shared_data_passes(shared_data):
     ]
     assert len(inspect_datalist(labelled)) == 3
     scribble = {"image": labelled[0]["image"], "scribble": str(prostate / "Prostatex_0000_scribble.nii.gz")}
-    (summary,) = inspect_datalist([scribble], ("image", "scribble"), num_classes=3, ignore_label=255)
-    assert set(summary.label_voxels) == {0, 1, 2, 255}
+    (summary,) = inspect_datalist([scribble], ("image", "scribble"), num_classes=3, scribble_mode="wsl4mis")
+    assert {c: summary.label_voxels[c] for c in range(3)} == {0: 9178, 1: 3544, 2: 267}
+    assert not summary.warnings
     message = refused([scribble], keys=("image", "scribble"), num_classes=3)
-    assert "must hold labels in [0, 3); found 255 in " in message
+    assert "must hold the values of mode 'user': 0, 1, 2, 3; found 255. Remedy: name the right convention" in message

@@ -15,10 +15,10 @@ from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 from scipy import ndimage
 
-from ...data.scribbles import UNLABELLED
+from ...data.scribbles import UNLABELLED, coarsest_axis
 from .strokes import background_paths, border_path, brush, geodesic_order, interior_path
 
-__all__ = ["CutScribbled", "GenerateScribbled", "coarsest_axis", "cut_scribble", "generate_scribble"]
+__all__ = ["CutScribbled", "GenerateScribbled", "cut_scribble", "generate_scribble"]
 
 Array = np.ndarray
 
@@ -126,19 +126,6 @@ def cut_scribble(scribble: Array, pixel_fraction: float, case: str = "", slice_a
                 gone = pixels[order[max(1, round(pixel_fraction * len(pixels))) :]]
                 plane[box][tuple(gone.T)] = UNLABELLED
     return kept
-
-
-def coarsest_axis(affine: Array) -> int:
-    """Return the axis along which the slices of a volume lie: that of the largest spacing, the last one of equal ones.
-
-    Args:
-        affine: Voxel indices to mm. Shape (4, 4).
-
-    Returns:
-        0, 1 or 2.
-    """
-    spacing_mm = np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
-    return int(np.flatnonzero(spacing_mm > 0.999 * spacing_mm.max())[-1])
 
 
 class GenerateScribbled(MapTransform):
