@@ -97,7 +97,9 @@ class VoxelBox:
         return replace(self, lower=lower, upper=upper)
 
     def in_grid(self, affine: np.ndarray, other_affine: np.ndarray) -> VoxelBox:
-        """Return the box of another grid that encloses this one; exact where the grids differ in axis order only.
+        """Return the box of another grid around this one, its faces rounded to the nearest.
+
+        Exact where the grids differ in the order and direction of their axes only.
 
         Args:
             affine: Voxel indices of this grid to mm. Shape (4, 4).
