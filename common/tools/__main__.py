@@ -1,4 +1,4 @@
-"""Command line: `python -m common.tools demo | bench_volume_fusion | bench_adaptation | format_json`."""
+"""Command line: `python -m common.tools demo | bench_volume_fusion | bench_adaptation | bench_maco | format_json`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import fire
 
 from .bench_adaptation import bench_adaptation
+from .bench_maco import bench_maco
 from .bench_volume_fusion import bench_volume_fusion
 from .demo import demo
 from .json_form import format_json
@@ -21,6 +22,7 @@ def main() -> None:
             {
                 "demo": demo,
                 "bench_adaptation": bench_adaptation,
+                "bench_maco": bench_maco,
                 "bench_volume_fusion": bench_volume_fusion,
                 "format_json": format_json,
             }

@@ -240,8 +240,12 @@ class TestBadInput:
         ids=["size", "grid", "fractions", "classes", "background", "empty", "mask"],
     )
     def test_refusals(self, run_config, hearts, tmp_path, change, message):
-        with pytest.raises(DatasetError, match=message):
+        with pytest.raises(RuntimeError, match=r"common\.data\.check_datalist") as caught:
             run_config(BUNDLE, TRAIN, self.break_scribble(hearts, tmp_path, change))
+        cause = caught.value.__cause__
+        assert isinstance(cause, DatasetError)
+        assert len(cause.problems) == 1
+        assert message in str(cause)
 
     def test_a_slice_without_strokes_is_left_out_or_kept(self, run_config, hearts, tmp_path, caplog):
         def erase(array, affine):
