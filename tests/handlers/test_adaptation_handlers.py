@@ -59,7 +59,7 @@ class TestDomainReset:
         handler = DomainReset(Counter(), True)
         engine = Engine(lambda _engine, _batch: None)
         handler.attach(engine)
-        with pytest.raises(ValueError, match="images of one domain.*found a, b"):
+        with pytest.raises(ValueError, match=r"images of one domain.*found a, b"):
             engine.run([{"domain": ["a", "b"]}], max_epochs=1)
 
 

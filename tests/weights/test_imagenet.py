@@ -25,5 +25,5 @@ def test_another_network_is_refused(tmp_path):
     torch.save(ResUNet(encoder="resnet50").encoder.state_dict(), tmp_path / "resnet50.pth")
     with pytest.raises(ValueError, match="do not fit ResNetEncoder"):
         load_imagenet_encoder(ResUNet(), tmp_path / "resnet50.pth")
-    with pytest.raises(TypeError, match="must have an encoder.*got Linear. Set use_imagenet to false"):
+    with pytest.raises(TypeError, match=r"must have an encoder.*got Linear\. Set use_imagenet to false"):
         load_imagenet_encoder(nn.Linear(1, 1), tmp_path / "resnet50.pth")
