@@ -111,9 +111,10 @@ class RandSlicePromptsd(Randomizable, Transform):
         faces = np.asarray(
             [columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height], dtype=float
         )
-        lower, upper = faces[:2] - jitter[:2], faces[2:] + jitter[2:]
-        # an inward shift leaves a box of at least a pixel of that grid
-        upper = np.maximum(upper, lower + 1 / MARGIN_GRID)
+        # an inward shift leaves a box of at least a pixel of that grid around the center
+        center, least = (faces[:2] + faces[2:]) / 2, 0.5 / MARGIN_GRID
+        lower = np.minimum(faces[:2] - jitter[:2], center - least)
+        upper = np.maximum(faces[2:] + jitter[2:], center + least)
         return torch.from_numpy(np.concatenate([lower, upper]).clip(0, 1)).float()
 
 

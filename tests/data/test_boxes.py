@@ -127,7 +127,7 @@ class TestFile:
 
     def test_bad_files(self, tmp_path):
         path = tmp_path / "a.json"
-        with pytest.raises(DatasetError, match="must be a file of boxes; found nothing. Remedy: localize first"):
+        with pytest.raises(DatasetError, match=r"must be a file of boxes; found nothing. Remedy: localize first"):
             read_boxes(path)
         path.write_text("{")
         with pytest.raises(DatasetError, match="must be JSON"):

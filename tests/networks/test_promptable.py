@@ -115,7 +115,7 @@ class TestRefusals:
         embedding = torch.rand(2, 64, 16, 16)
         with pytest.raises(ValueError, match=r"boxes must have shape \(N, 4\).*got \(3, 2\)"):
             segmenter.decode(embedding, torch.rand(3, 2))
-        with pytest.raises(ValueError, match="one box a slice.*got 3 boxes for 2 slices"):
+        with pytest.raises(ValueError, match=r"one box a slice.*got 3 boxes for 2 slices"):
             segmenter.decode(embedding, BOXES)
 
     def test_missing_transformers(self, monkeypatch):

@@ -97,7 +97,7 @@ class TestRefusals:
 
     def test_other_weights(self, tmp_path):
         torch.save({"stem.weight": torch.zeros(1)}, tmp_path / "other.pt")
-        with pytest.raises(ValueError, match="other.pt holds no weights of SAM: none of its 1 keys.*'stem.weight'"):
+        with pytest.raises(ValueError, match=r"other.pt holds no weights of SAM: none of its 1 keys.*'stem.weight'"):
             load_segmenter(tmp_path / "other.pt", "medsam")
 
     def test_a_key_too_many_or_missing(self, segmenter, tmp_path):
@@ -129,8 +129,8 @@ class TestRefusals:
         with pytest.raises(FileNotFoundError, match="does not exist"):
             load_segmenter(tmp_path / "nothing.pth", "medsam")
         (tmp_path / "config.json").write_text(json.dumps({}))
-        with pytest.raises(FileNotFoundError, match="must hold model.safetensors or pytorch_model.bin.*config.json"):
+        with pytest.raises(FileNotFoundError, match=r"must hold model.safetensors or pytorch_model.bin.*config.json"):
             load_segmenter(tmp_path, "medsam")
         (tmp_path / "model.safetensors").write_bytes(b"not weights")
-        with pytest.raises(ValueError, match="model.safetensors cannot be read"):
+        with pytest.raises(ValueError, match=r"model.safetensors cannot be read"):
             load_segmenter(tmp_path, "medsam")
