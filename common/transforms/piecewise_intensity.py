@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,9 +25,9 @@ class PiecewiseIntensityd(MapTransform):
 
     def __init__(self, keys: KeysCollection, knots: Sequence[float], values: Sequence[float]) -> None:
         super().__init__(keys)
-        if len(knots) != len(values) or len(knots) < 2 or any(a >= b for a, b in zip(knots, knots[1:], strict=False)):
+        if len(knots) != len(values) or len(knots) < 2 or any(a >= b for a, b in pairwise(knots)):
             raise ValueError(
-                f"knots must ascend and have a value each, at least two, got knots {list(knots)}, values {list(values)}."
+                f"knots must ascend and have a value each, at least two, got {list(knots)} and {list(values)}."
             )
         self.knots = [float(k) for k in knots]
         self.values = [float(v) for v in values]
@@ -37,8 +38,7 @@ class PiecewiseIntensityd(MapTransform):
         for key in self.key_iterator(mapped):
             image = mapped[key].to(torch.float32)
             result = torch.full_like(image, self.values[0])
-            lines = zip(self.knots, self.knots[1:], self.values, self.values[1:], strict=False)
-            for low, high, start, end in lines:
+            for (low, high), (start, end) in zip(pairwise(self.knots), pairwise(self.values), strict=True):
                 # each line adds its rise, over the part of it that lies below the intensity
                 result += (image.clamp(low, high) - low) * ((end - start) / (high - low))
             mapped[key] = result

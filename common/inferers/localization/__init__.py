@@ -1,0 +1,1 @@
+"""Localization of organs from a few supports."""

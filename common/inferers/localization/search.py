@@ -1,0 +1,92 @@
+"""Where in a patch the features around a point are most like a template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+TEMPLATE_SIZES = (2, 4, 8)
+
+
+def cut_template(maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the unit feature vectors around the center of each patch, on all scales.
+
+    MedLSAM (arXiv:2306.14752): the central 2^3, 4^3 and 8^3 voxels of the maps of strides 4, 2 and 1, which cover the
+    same 8^3 voxels of the patch.
+
+    Args:
+        maps: Features, coarse to fine. Shape (B, C, d, h, w) each.
+
+    Returns:
+        Templates, coarse to fine. Shape (B, C, k, k, k) each.
+    """
+    templates = []
+    for features, size in zip(maps, TEMPLATE_SIZES, strict=True):
+        cut = [slice(n // 2 - size // 2, n // 2 + size // 2) for n in features.shape[2:]]
+        templates.append(F.normalize(features[:, :, cut[0], cut[1], cut[2]].float(), dim=1))
+    return templates
+
+
+def similarity_maps(maps: Sequence[torch.Tensor], templates: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return how similar each place of a patch is to templates: mean cosine, summed over the scales.
+
+    A place is the corner between eight voxels at which a template is centered; there is one more of them than voxels
+    along each axis, the first and the last at the patch's faces, where half of the template hangs over and counts 0. So
+    the middle place is exactly the patch's center on every scale, and coarse scales are interpolated between places,
+    not between voxels. The authors' code squeezes the same outputs into the size of the patch, which shifts each scale
+    by up to half of its voxels.
+
+    Args:
+        maps: Features of one patch, coarse to fine. Shape (C, d, h, w) each.
+        templates: Templates, coarse to fine. Shape (N, C, k, k, k) each.
+
+    Returns:
+        Similarity in [-3, 3] for three scales. Shape (N, D + 1, H + 1, W + 1) where (D, H, W) is the finest size.
+    """
+    size = [n + 1 for n in maps[-1].shape[1:]]
+    total: torch.Tensor | None = None
+    for features, template in zip(maps, templates, strict=True):
+        scores = correlate(F.normalize(features.float(), dim=0), template)
+        if list(scores.shape[1:]) != size:
+            scores = F.interpolate(scores[None], size=size, mode="trilinear", align_corners=True)[0]
+        total = scores if total is None else total.add_(scores)
+    if total is None:
+        raise ValueError("maps must have a scale, got none.")
+    return total
+
+
+def correlate(features: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
+    """Return the mean over a template's voxels of the product with the features beneath, at every place.
+
+    A convolution to one channel wastes a CPU's vector units, and one with a group for each template even its caches. So
+    the rows of the templates become the channels of a convolution along the last axis, and their outputs are added up
+    with the shifts of the rows.
+
+    Args:
+        features: Features. Shape (C, d, h, w).
+        templates: Templates with an even number k of voxels per axis. Shape (N, C, k, k, k).
+
+    Returns:
+        Shape (N, d + 1, h + 1, w + 1).
+    """
+    count, channels, size = templates.shape[:3]
+    half = size // 2
+    depth, height, width = features.shape[1:]
+    rows = templates.permute(0, 2, 3, 1, 4).reshape(count * size * size, channels, 1, 1, size)
+    outputs = F.conv3d(features[None], rows, padding=(0, 0, half))[0]
+    outputs = outputs.unflatten(0, (count, size, size))
+    scores = features.new_zeros((count, depth + 1, height + 1, width + 1))
+    for z in range(size):
+        to_z, from_z = _overlap(depth, z - half)
+        for y in range(size):
+            to_y, from_y = _overlap(height, y - half)
+            scores[:, to_z, to_y] += outputs[:, z, y, from_z, from_y]
+    return scores.div_(size**3)
+
+
+def _overlap(size: int, shift: int) -> tuple[slice, slice]:
+    """Which places see a row of templates shifted by `shift`, and which voxels they see there."""
+    low, high = max(0, -shift), min(size + 1, size - shift)
+    return slice(low, high), slice(low + shift, high + shift)

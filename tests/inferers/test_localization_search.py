@@ -1,0 +1,48 @@
+"""Template search against a slow loop."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common.inferers.localization.search import correlate, cut_template, similarity_maps
+from tests.oracles import medlam as oracle
+
+
+@pytest.fixture
+def maps():
+    torch.manual_seed(0)
+    return [torch.randn(1, 5, n, n + n // 2, n) for n in (4, 8, 16)]
+
+
+def test_against_the_slow_loop(maps):
+    torch.manual_seed(1)
+    templates = [t + 0.2 * torch.randn_like(t) for t in cut_template(maps)]
+    ours = similarity_maps([m[0] for m in maps], templates)[0]
+    expected = oracle.similarity_map([m[0] for m in maps], [t[0] for t in templates])
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
+
+
+def test_a_patch_is_found_in_itself_without_any_shift(maps):
+    scores = similarity_maps([m[0] for m in maps], cut_template(maps))[0]
+    assert np.unravel_index(int(scores.argmax()), scores.shape) == (8, 12, 8)
+    assert scores.max().item() == pytest.approx(3.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("shift", [(4, 0, 0), (0, -4, 4)])
+def test_every_scale_moves_with_the_patch(maps, shift):
+    """A shift by whole voxels of the coarsest scale moves the peak of each scale by just as much."""
+    moved = [m.roll([s // (16 // m.shape[2]) for s in shift], dims=(2, 3, 4)) for m in maps]
+    for scale in range(3):
+        features = F.normalize(moved[scale][0], dim=0)
+        scores = correlate(features, cut_template(maps)[scale])[0]
+        stride = 4 // 2**scale
+        expected = [(n // 2 + s) // stride for n, s in zip((16, 24, 16), shift, strict=True)]
+        assert list(np.unravel_index(int(scores.argmax()), scores.shape)) == expected
+
+
+def test_several_templates_at_once(maps):
+    templates = cut_template(maps)
+    two = [torch.cat([t, t.flip(1)]) for t in templates]
+    both = similarity_maps([m[0] for m in maps], two)
+    torch.testing.assert_close(both[:1], similarity_maps([m[0] for m in maps], templates))
