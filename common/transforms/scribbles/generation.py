@@ -117,7 +117,7 @@ def cut_scribble(scribble: Array, pixel_fraction: float, case: str = "", slice_a
         return kept
     for index, plane in enumerate(_slices_first(kept, slice_axis)):
         for number in np.unique(plane[plane != UNLABELLED]).tolist():
-            rng = _stream(seed, case, index, number, "cut")
+            rng = _stream(seed, case, index, int(number), "cut")
             strokes, _ = ndimage.label(plane == number, structure=_EIGHT)
             for k, box in enumerate(ndimage.find_objects(strokes), 1):
                 stroke = strokes[box] == k
