@@ -1,6 +1,7 @@
 """Ignite handlers: checkpoints, progress, and what a run leaves behind about each case."""
 
 from .adaptation import AdaptationState, DomainReset
+from .box_metrics import BoxMetrics
 from .case_metrics import CaseMetrics
 from .case_report import CaseReport
 from .checkpoint import TrainingCheckpoint
@@ -9,6 +10,7 @@ from .progress import LossProgressBar
 
 __all__ = [
     "AdaptationState",
+    "BoxMetrics",
     "CaseMetrics",
     "CaseReport",
     "DomainMetrics",

@@ -5,6 +5,7 @@ from .batch_norm_statistics import BatchNormStatisticsInferer
 from .box_prompt import BoxPromptInferer
 from .embedding_cache import EmbeddingCache
 from .grata import GraTaInferer
+from .localization import LocalizationInferer
 from .strong_view import StrongView
 from .tent import TENTInferer
 from .vptta import VPTTAInferer
@@ -15,6 +16,7 @@ __all__ = [
     "BoxPromptInferer",
     "EmbeddingCache",
     "GraTaInferer",
+    "LocalizationInferer",
     "NoAdaptationInferer",
     "StrongView",
     "TENTInferer",

@@ -1,0 +1,285 @@
+"""Extreme points of all organs of a scan: a step of regression, then a search by similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from monai.inferers import Inferer
+
+from ...losses.relative_distance import DISTANCE_RANGE_MM, offset_mm
+from ...networks.medlam import MedLAM
+from ...transforms.paired_patches import crop_padded
+from .search import similarity_maps
+from .templates import OrganTemplate
+
+EXACT, FAST = "exact", "fast"
+SEARCHES = (EXACT, FAST, "none")
+INPUT_NDIM = 5
+
+
+class FoundPoints(NamedTuple):
+    """Extreme points of one organ in one scan, in the order of the template's.
+
+    Attributes:
+        voxels: Where the points are, in voxels of the network's grid, not rounded. Shape (parts, 6, 3).
+        expected: Where the regression alone puts them; may be outside the scan. Shape (parts, 6, 3).
+        similarity: How similar the features are, as a share of the template's own; NaN without a search. Shape
+            (parts, 6).
+    """
+
+    voxels: torch.Tensor
+    expected: torch.Tensor
+    similarity: torch.Tensor
+
+
+class LocalizationInferer(Inferer):
+    """Find the extreme points of all organs that the supports show.
+
+    MedLSAM's inference (arXiv:2306.14752; its code for what the paper leaves open):
+
+    1. The patches at `num_starts` random voxels near the middle of the scan give the mean position q at the mean place
+       c, once for all organs. A point with the position P in the supports is expected at c + r * tanh(P - q).
+    2. With `num_steps` above 1, the expectation is corrected from a patch at the expected place, the same way.
+    3. The features of a patch around the expected place are compared with the supports' (`similarity_maps`); the most
+       similar place within half a patch is taken.
+
+    `exact` decodes a patch for each point, as published. `fast` shares patches: one serves all points that are expected
+    within a quarter of it from its center, and places within a quarter of a patch from the expectation are compared. As
+    the normalization of features depends on the patch, so does the result, a little.
+
+    Differs from the authors' code: coarse scales are aligned exactly; the start runs no decoder, and organs share it;
+    start points are drawn in tissue, the nearest of it where the middle is air; the fraction of a voxel by which the
+    supports' points differ from their patches' centers is added to the result.
+
+    Args:
+        templates: What the supports say.
+        spacing_mm: Voxel size of the scans in mm per axis.
+        distance_range_mm: Range r per axis in mm, that of training.
+        search: `exact`, `fast`, or `none` for the regression alone.
+        num_starts: Number of start patches.
+        num_steps: Steps of regression.
+        start_radius: How far from the middle start points are drawn, in voxels per axis.
+        air_threshold: What is below counts as air.
+        seed: Seed of the start points, the same for every scan.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        templates: Sequence[OrganTemplate],
+        spacing_mm: Sequence[float] = (3.0, 3.0, 3.0),
+        distance_range_mm: Sequence[float] = DISTANCE_RANGE_MM,
+        search: str = EXACT,
+        num_starts: int = 10,
+        num_steps: int = 1,
+        start_radius: int = 10,
+        air_threshold: float = 0.001,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if search not in SEARCHES:
+            raise ValueError(f"search must be one of {', '.join(SEARCHES)}, got {search!r}.")
+        if min(num_starts, num_steps) < 1 or start_radius < 0:
+            raise ValueError(
+                f"num_starts and num_steps must be at least 1 and start_radius at least 0, got {num_starts}, "
+                f"{num_steps} and {start_radius}."
+            )
+        self.templates = list(templates)
+        self.spacing_mm = torch.tensor([float(s) for s in spacing_mm])
+        self.distance_range_mm = tuple(float(r) for r in distance_range_mm)
+        self.search = search
+        self.num_starts = num_starts
+        self.num_steps = num_steps
+        self.start_radius = start_radius
+        self.air_threshold = air_threshold
+        self.seed = seed
+
+    def __call__(self, inputs: torch.Tensor, network: MedLAM) -> torch.Tensor:
+        """Find the points of one scan; `unpack_points` gives them back by organ.
+
+        Args:
+            inputs: Scan. Shape (1, 1, D, H, W), as in training.
+            network: Trained MedLAM.
+
+        Returns:
+            For each point of each part of each template its voxel, its expected voxel and its similarity. Shape
+            (1, points, 7), float32, on the CPU.
+
+        Raises:
+            ValueError: If `inputs` has another shape, or holds nothing but air.
+        """
+        if inputs.ndim != INPUT_NDIM or tuple(inputs.shape[:2]) != (1, 1):
+            raise ValueError(f"inputs must be one scan, shape (1, 1, D, H, W); got {tuple(inputs.shape)}.")
+        volume = inputs.as_tensor()[0] if hasattr(inputs, "as_tensor") else inputs[0]
+        with torch.inference_mode():
+            found = self.locate(volume.float(), network)
+            rows = [
+                torch.cat([f.voxels.flatten(0, 1), f.expected.flatten(0, 1), f.similarity.reshape(-1, 1)], dim=1)
+                for f in found
+            ]
+            packed = torch.cat(rows)[None]
+        return packed.clone()
+
+    def locate(self, volume: torch.Tensor, network: MedLAM) -> list[FoundPoints]:
+        """Find the points of every template.
+
+        Args:
+            volume: Scan. Shape (1, D, H, W), as in training.
+            network: Trained MedLAM.
+
+        Returns:
+            The points of each template, in order.
+
+        Raises:
+            ValueError: If the scan holds nothing but air.
+        """
+        sizes = [template.num_parts * 6 for template in self.templates]
+        position = torch.cat([template.position.flatten(0, 1) for template in self.templates])
+        expected = self._expect(volume, network, position)
+        if self.search == "none":
+            centers, similarity = expected, torch.full((len(expected),), torch.nan)
+        else:
+            maps = [
+                torch.cat(kind)
+                for kind in zip(*([m.flatten(0, 1) for m in t.maps] for t in self.templates), strict=True)
+            ]
+            centers, similarity = self._search(volume, network, expected, maps)
+            similarity = similarity / torch.cat([t.best_similarity.flatten() for t in self.templates])
+        residual = torch.cat([template.residual.flatten(0, 1) for template in self.templates])
+        voxels = centers + (residual if self.search != "none" else 0)
+        return [
+            FoundPoints(v.unflatten(0, (-1, 6)), e.unflatten(0, (-1, 6)), s.unflatten(0, (-1, 6)))
+            for v, e, s in zip(voxels.split(sizes), expected.split(sizes), similarity.split(sizes), strict=True)
+        ]
+
+    def _expect(self, volume: torch.Tensor, network: MedLAM, position: torch.Tensor) -> torch.Tensor:
+        """Where the regression puts points with the given positions, in voxels. Shape (points, 3)."""
+        starts = self._draw_starts(volume)
+        start_position = self._positions(volume, network, starts).mean(dim=0)
+        reach = offset_mm(position, start_position, self.distance_range_mm) / self.spacing_mm
+        expected = starts.float().mean(dim=0) + reach
+        for _ in range(self.num_steps - 1):
+            centers = self._clamp(expected, volume)
+            reach = offset_mm(position, self._positions(volume, network, centers), self.distance_range_mm)
+            expected = centers + reach / self.spacing_mm
+        return expected
+
+    def _positions(self, volume: torch.Tensor, network: MedLAM, centers: torch.Tensor) -> torch.Tensor:
+        """MedLAM's position of the patch around each center. Shape (points, 3)."""
+        return torch.cat([network(_patch(volume, center, network)).float().cpu() for center in centers])
+
+    def _draw_starts(self, volume: torch.Tensor) -> torch.Tensor:
+        """Voxels of tissue near the middle, the nearest ones where there are too few. Shape (num_starts, 3)."""
+        generator = torch.Generator().manual_seed(self.seed)
+        size = torch.tensor(volume.shape[1:])
+        low = (size // 2 - self.start_radius).clamp_min(0)
+        high = torch.minimum(size // 2 + self.start_radius, size - 1)
+        draws = low + (torch.rand((20 * self.num_starts, 3), generator=generator) * (high - low + 1)).long()
+        tissue = volume[0].cpu() >= self.air_threshold
+        starts = draws[tissue[draws[:, 0], draws[:, 1], draws[:, 2]]][: self.num_starts]
+        if len(starts) < self.num_starts:
+            voxels = torch.nonzero(tissue)
+            if not len(voxels):
+                raise ValueError(
+                    f"The scan holds nothing but air: none of its {tuple(size.tolist())} voxels is at least "
+                    f"{self.air_threshold}. Check that it is a CT in HU."
+                )
+            nearest = (voxels - size // 2).square().sum(dim=1).argsort()[: self.num_starts]
+            starts = voxels[nearest]
+        return starts
+
+    def _clamp(self, voxels: torch.Tensor, volume: torch.Tensor) -> torch.Tensor:
+        """The nearest voxels whose patch shows any of the scan. Shape (points, 3), int64."""
+        last = torch.tensor(volume.shape[1:]) - 1
+        return torch.minimum(voxels.round().long().clamp_min(0), last)
+
+    def _search(
+        self, volume: torch.Tensor, network: MedLAM, expected: torch.Tensor, templates: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Most similar place of each point, (points, 3), and its similarity, (points,)."""
+        wanted = self._clamp(expected, volume)
+        last = torch.tensor(volume.shape[1:]) - 1
+        half = torch.tensor(network.patch_size) // 2
+        if self.search == EXACT:
+            groups = [(center, torch.tensor([index])) for index, center in enumerate(wanted)]
+            radius = half
+        else:
+            groups = share_patches(wanted, half // 2)
+            radius = half // 2
+        places = torch.zeros(wanted.shape)
+        similarity = torch.zeros(len(wanted))
+        for center, members in groups:
+            encoded = network.encode(_patch(volume, center, network))
+            maps = [m[0] for m in network.decode(encoded)]
+            scores = similarity_maps(maps, [t[members].to(volume.device) for t in templates])
+            first = center - half
+            for index, score in zip(members.tolist(), scores, strict=True):
+                # only places within the window and within the scan
+                low = torch.maximum(wanted[index] - radius, torch.zeros_like(last)).maximum(first) - first
+                high = torch.minimum(wanted[index] + radius, last).minimum(center + half) - first + 1
+                window = score[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+                best = torch.tensor(_unravel(int(window.argmax()), window.shape))
+                places[index] = first + low + best
+                similarity[index] = window.max().cpu()
+        return places, similarity
+
+
+def unpack_points(packed: torch.Tensor, templates: Sequence[OrganTemplate]) -> list[FoundPoints]:
+    """Give back what `LocalizationInferer` found for one scan, by template.
+
+    Args:
+        packed: Points of one scan. Shape (points, 7).
+        templates: The templates that they were found with.
+
+    Raises:
+        ValueError: If the number of points is not that of the templates.
+    """
+    sizes = [template.num_parts * 6 for template in templates]
+    if packed.ndim != 2 or len(packed) != sum(sizes):
+        raise ValueError(f"packed must have shape ({sum(sizes)}, 7) for these templates, got {tuple(packed.shape)}.")
+    return [
+        FoundPoints(*(block.unflatten(0, (-1, 6)) for block in (rows[:, :3], rows[:, 3:6], rows[:, 6])))
+        for rows in packed.split(sizes)
+    ]
+
+
+def share_patches(points: torch.Tensor, reach: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Cover points with few patches: greedily, each covering as many as it can.
+
+    Args:
+        points: Voxels. Shape (N, 3), int64.
+        reach: How far from its center a patch covers points, per axis. Shape (3,), int64.
+
+    Returns:
+        Center of each patch, shape (3,), and the points that it covers, int64; each point once.
+    """
+    rest = torch.arange(len(points))
+    groups = []
+    while len(rest):
+        left = points[rest]
+        # The lower ends of a best box can be moved onto coordinates of points.
+        lows = torch.cartesian_prod(*(left[:, axis].unique() for axis in range(3)))
+        inside = ((left[None] >= lows[:, None]) & (left[None] <= (lows + 2 * reach)[:, None])).all(dim=2)
+        members = inside[int(inside.sum(dim=1).argmax())]
+        covered = left[members]
+        center = torch.div(covered.amin(dim=0) + covered.amax(dim=0), 2, rounding_mode="floor")
+        groups.append((center, rest[members]))
+        rest = rest[~members]
+    return groups
+
+
+def _patch(volume: torch.Tensor, center: torch.Tensor, network: MedLAM) -> torch.Tensor:
+    start = [int(c) - n // 2 for c, n in zip(center, network.patch_size, strict=True)]
+    return crop_padded(volume, start, network.patch_size)[None]
+
+
+def _unravel(index: int, shape: Sequence[int]) -> list[int]:
+    indices = []
+    for size in reversed(shape):
+        index, rest = divmod(index, size)
+        indices.append(rest)
+    return indices[::-1]
