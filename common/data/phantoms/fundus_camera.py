@@ -14,6 +14,7 @@ from .fundus_anatomy import Grid, Population
 Array = np.ndarray
 Range = tuple[float, float]
 
+_FLARE = np.array((0.85, 1.0, 1.05), dtype=np.float32)
 _LUMA = np.array((0.30, 0.59, 0.11), dtype=np.float32)
 
 
@@ -35,6 +36,7 @@ class Camera:
         lift: Black level.
         haze: Share of light scattered by a cloudy lens.
         haze_color: Color of that veil, linear.
+        flare: Strength of the stray light that a misaligned camera lets in from one side of the crop, linear.
         vignetting: Loss of light at the border of the circular field.
         unevenness: Amplitude of uneven illumination.
         field_radius_mm: Radius of the circular field on the retina, centered between disc and fovea.
@@ -58,6 +60,7 @@ class Camera:
     lift: Range = (0.0, 0.02)
     haze: Range = (0.0, 0.1)
     haze_color: tuple[float, float, float] = (0.30, 0.26, 0.20)
+    flare: Range = (0.0, 0.0)
     vignetting: Range = (0.1, 0.3)
     unevenness: Range = (0.03, 0.1)
     field_radius_mm: Range = (6.4, 7.2)
@@ -75,26 +78,27 @@ CAMERAS: dict[str, Camera] = {
         population=Population(),
     ),
     "b": Camera(
-        summary="mild: another maker's warmer, softer picture, slightly compressed",
+        summary="mild: another maker's warmer, flatter and softer picture, compressed",
         population=Population(cup_ratio=(0.48, 0.12)),
         field_mm=(3.8, 4.3),
-        balance=(1.08, 0.95, 0.75),
+        balance=(1.12, 0.9, 0.6),
         exposure=(0.22, 0.3),
-        gamma=(1.7, 2.0),
-        contrast=(0.85, 1.0),
-        blur_mm=(0.02, 0.035),
-        jpeg_quality=(75, 90),
+        gamma=(1.5, 1.8),
+        contrast=(0.72, 0.9),
+        haze=(0.1, 0.25),
+        blur_mm=(0.022, 0.04),
+        jpeg_quality=(60, 80),
     ),
     "c": Camera(
         summary="red: scanned film, red channel overexposed, grain, large cups",
         population=Population(cup_ratio=(0.56, 0.12), pigment=(0.5, 0.95), lesions=0.25),
         field_mm=(4.4, 5.2),
-        balance=(1.35, 0.75, 0.75),
-        exposure=(0.17, 0.24),
+        balance=(1.5, 0.68, 0.62),
+        exposure=(0.18, 0.26),
         gamma=(1.6, 1.9),
-        contrast=(1.05, 1.25),
+        contrast=(1.1, 1.3),
         saturation=(1.0, 1.1),
-        haze=(0.05, 0.2),
+        haze=(0.1, 0.25),
         haze_color=(0.40, 0.20, 0.14),
         vignetting=(0.3, 0.6),
         blur_mm=(0.015, 0.035),
@@ -103,18 +107,19 @@ CAMERAS: dict[str, Camera] = {
         jpeg_quality=(60, 80),
     ),
     "d": Camera(
-        summary="hazy and dim: cloudy lenses, low contrast, uneven light, strong blur",
+        summary="hazy and dim: cloudy lenses, low contrast, uneven and stray light, strong blur",
         population=Population(cup_ratio=(0.5, 0.14), pigment=(0.4, 0.9), atrophy=0.4, lesions=0.2),
         balance=(0.95, 1.0, 0.9),
         exposure=(0.09, 0.16),
         gamma=(2.0, 2.4),
-        contrast=(0.85, 1.05),
+        contrast=(0.8, 1.0),
         saturation=(0.75, 0.95),
         lift=(0.0, 0.06),
-        haze=(0.3, 0.55),
+        haze=(0.35, 0.6),
         haze_color=(0.36, 0.25, 0.15),
+        flare=(0.0, 0.06),
         vignetting=(0.3, 0.6),
-        unevenness=(0.12, 0.3),
+        unevenness=(0.15, 0.35),
         blur_mm=(0.03, 0.05),
         noise=(0.01, 0.025),
         jpeg_quality=(70, 90),
@@ -152,6 +157,7 @@ class Settings:
     saturation: float
     lift: float
     haze: float
+    flare: float
     vignetting: float
     unevenness: float
     field_radius_mm: float
@@ -252,6 +258,7 @@ def photograph(rng: np.random.Generator, light: Array, shot: Shot, grid: Grid) -
     light = _through_the_lens(light, shot, grid, aperture)
     luminance = light @ _LUMA
     light *= shot.gains * np.float32(set_to.exposure / max(float(luminance.mean() / aperture.mean()), 1e-3))
+    light += np.float32(set_to.flare) * _stray_light(rng, grid)[..., None] * _FLARE * aperture
     light += _noise(rng, light, shot)
     picture = _develop(light, shot)
     if set_to.sharpening > 0:
@@ -273,6 +280,14 @@ def _through_the_lens(light: Array, shot: Shot, grid: Grid, aperture: Array) -> 
     veil = ndimage.uniform_filter(ndimage.uniform_filter(light, size), size)
     color = np.array(shot.camera.haze_color, dtype=np.float32) * aperture
     return blurred + np.float32(shot.settings.haze) * (0.35 * veil + 0.65 * color - blurred)
+
+
+def _stray_light(rng: np.random.Generator, grid: Grid) -> Array:
+    """Glow that is strongest beyond the border of the crop, on a side drawn at random. Shape (H, W), in [0, 1]."""
+    angle = rng.uniform(0, 2 * np.pi)
+    reach = np.float32(0.5 * max(grid.x.shape) * grid.step_mm)
+    dx, dy = grid.x - reach * np.float32(1.3 * np.cos(angle)), grid.y - reach * np.float32(1.3 * np.sin(angle))
+    return np.exp(-(dx * dx + dy * dy) / (reach * reach))
 
 
 def _noise(rng: np.random.Generator, light: Array, shot: Shot) -> Array:
