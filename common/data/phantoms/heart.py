@@ -12,7 +12,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from ...files import write_text_atomically
-from ...transforms.scribbles import generate_scribble
+from ...transforms.scribbles import check_scribble_options, generate_scribble
 from ..scribbles import user_convention
 from .canvas import Canvas
 from .fields import spline_field
@@ -135,6 +135,7 @@ def write_heart_phantoms(
         ValueError: If a value is out of range.
     """
     _check_grid(image_size, spacing_mm)
+    check_scribble_options(scribble_width)
     _check_count("seed", seed, 0, "take 0 or more")
     counts = _count_cases(num_cases, num_validation, num_test, num_unlabeled=0)
     del counts["unlabeled"]

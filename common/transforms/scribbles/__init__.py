@@ -1,7 +1,7 @@
 """Scribbles: making them from masks, converting conventions, keeping unlabelled pixels unlabelled."""
 
 from .conventions import ScribbleConvertd, ShiftScribbled, UnshiftScribbled
-from .generation import CutScribbled, GenerateScribbled, cut_scribble, generate_scribble
+from .generation import CutScribbled, GenerateScribbled, check_scribble_options, cut_scribble, generate_scribble
 
 __all__ = [
     "CutScribbled",
@@ -9,6 +9,7 @@ __all__ = [
     "ScribbleConvertd",
     "ShiftScribbled",
     "UnshiftScribbled",
+    "check_scribble_options",
     "cut_scribble",
     "generate_scribble",
 ]

@@ -23,7 +23,7 @@ from ...data.scribbles import (
     find_scribble_problems,
     user_convention,
 )
-from .generation import generate_scribble
+from .generation import check_scribble_options, generate_scribble
 
 __all__ = ["convert_scribble_files", "generate_scribble_files"]
 
@@ -70,6 +70,7 @@ def generate_scribble_files(
         TypeError: See `generate_scribble`.
         ValueError: See `generate_scribble`.
     """
+    check_scribble_options(width, slice_fraction, pixel_fraction, label_noise_px)
 
     def draw(path: Path, volume: Volume) -> Array:
         axis = slice_axis if slice_axis is not None else _slice_axis(volume)

@@ -18,7 +18,7 @@ from scipy import ndimage
 from ...data.scribbles import UNLABELLED, coarsest_axis
 from .strokes import background_paths, border_path, brush, geodesic_order, interior_path
 
-__all__ = ["CutScribbled", "GenerateScribbled", "cut_scribble", "generate_scribble"]
+__all__ = ["CutScribbled", "GenerateScribbled", "check_scribble_options", "cut_scribble", "generate_scribble"]
 
 Array = np.ndarray
 
@@ -81,7 +81,7 @@ def generate_scribble(
         ValueError: If the label is not 2D or 3D or holds other values, or an option is out of range.
     """
     labels = _checked_label(label, num_classes)
-    _check_options(width, slice_fraction, pixel_fraction, label_noise_px)
+    check_scribble_options(width, slice_fraction, pixel_fraction, label_noise_px)
     pen = _Pen(width, bool(border_stroke), label_noise_px)
     scribble = np.full(labels.shape, UNLABELLED, dtype=np.uint8)
     planes, drawn = _slices_first(labels, slice_axis), _slices_first(scribble, slice_axis)
@@ -172,7 +172,7 @@ class GenerateScribbled(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        _check_options(width, slice_fraction, pixel_fraction, label_noise_px)
+        check_scribble_options(width, slice_fraction, pixel_fraction, label_noise_px)
         self.output_keys = (output_key,) if isinstance(output_key, str) else tuple(output_key)
         if len(self.output_keys) != len(self.keys):
             raise ValueError(f"output_key must name as many keys as keys; found {self.output_keys} for {self.keys}.")
@@ -304,7 +304,21 @@ def _checked_label(label: Array, num_classes: int) -> Array:
     return labels
 
 
-def _check_options(width: int, slice_fraction: float, pixel_fraction: float, label_noise_px: int) -> None:
+def check_scribble_options(
+    width: int = 3, slice_fraction: float = 1.0, pixel_fraction: float = 1.0, label_noise_px: int = 0
+) -> None:
+    """Refuse options of `generate_scribble` before there is a label map.
+
+    Args:
+        width: See `generate_scribble`.
+        slice_fraction: See `generate_scribble`.
+        pixel_fraction: See `generate_scribble`.
+        label_noise_px: See `generate_scribble`.
+
+    Raises:
+        TypeError: If a count is not a whole number.
+        ValueError: If an option is out of range.
+    """
     for name, value in (("width", width), ("label_noise_px", label_noise_px)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name} must be a whole number of pixels; found {value!r}.")
