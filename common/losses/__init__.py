@@ -6,7 +6,7 @@ from .deep_supervision import DeepSupervisionDiceCELoss
 from .gated_crf import GatedCRFLoss
 from .multi_scale_similarity import MultiScaleSimilarityLoss
 from .paired_patches import PairedPatchLoss
-from .partial_cross_entropy import PartialCrossEntropy
+from .partial_cross_entropy import PartialCrossEntropy, PartialDiceCELoss
 from .pooled_dice_bce import PooledDiceBCELoss
 from .relative_distance import RelativeDistanceLoss
 
@@ -18,6 +18,7 @@ __all__ = [
     "MultiScaleSimilarityLoss",
     "PairedPatchLoss",
     "PartialCrossEntropy",
+    "PartialDiceCELoss",
     "PooledDiceBCELoss",
     "RelativeDistanceLoss",
     "continuous_pseudo_labels",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from monai.losses import DiceLoss
 from torch import nn
 
 from ..data.scribbles import UNLABELLED
@@ -74,3 +75,19 @@ def checked_labels(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             f"{sorted(set(labels[wrong].tolist()))[:8]}. Convert the scribbles, or set num_classes."
         )
     return labels
+
+
+class PartialDiceCELoss(nn.Module):
+    """Partial cross entropy plus Dice over the labelled pixels: for dense labels, of which a transform hid some.
+
+    MONAI's `DiceCELoss` knows no unlabelled pixels; a rotation brings such in at the corners.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross_entropy = PartialCrossEntropy()
+        self.dice = DiceLoss(softmax=True, to_onehot_y=True, batch=True, ignore_index=UNLABELLED)
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:  # noqa: A002 - MONAI's name
+        """Return the loss; arguments, result and errors as in `PartialCrossEntropy`."""
+        return self.cross_entropy(input, target) + self.dice(input.float(), target)

@@ -82,13 +82,13 @@ def bench_maco(
     if unknown:
         raise ValueError(f"arms must be some of {', '.join(ARMS)}; found {', '.join(unknown)}.")
     more = dict(overrides or {})
-    phantoms = {
+    phantoms: dict[str, Any] = {
         "num_cases": num_training + num_validation + num_test,
         "num_validation": num_validation,
         "num_test": num_test,
         "image_size": image_size,
     }
-    settings = {"phantoms": phantoms, "dataset_dir": dataset_dir, "section": section, "overrides": more}
+    settings: dict[str, Any] = {"phantoms": phantoms, "dataset_dir": dataset_dir, "section": section, "overrides": more}
     settings |= {"epochs": epochs, "epoch_length": epoch_length}
     (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
     root = Path(output_dir).resolve()
@@ -108,7 +108,9 @@ def bench_maco(
         scores = run / "scores"
         if not (scores / "summary.json").is_file():
             # what the network sees and is must be the same as in training
-            seen = {key: more[key] for key in ("roi_size", "resize_to", "features", "num_classes") if key in more}
+            seen: dict[str, Any] = {
+                key: more[key] for key in ("roi_size", "resize_to", "features", "num_classes") if key in more
+            }
             places = {"dataset_dir": data, "ckpt_path": str(run / "model_last.pt"), "output_dir": str(scores)}
             configs = ["inference.json", "small.json", "evaluate.json"]
             run_bundle(bundle, configs, {**seen, **places, "section": section}, scores / "log.txt", threads)
