@@ -52,7 +52,7 @@ def bench_adaptation(
     image_size: int = 128,
     max_epochs: int = 10,
     epoch_length: int = 40,
-    batch_size: int = 8,
+    batch_size: int = 4,
     learning_rate: float = 0.01,
     num_threads: int | None = None,
 ) -> None:
