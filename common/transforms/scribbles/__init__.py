@@ -1,7 +1,8 @@
 """Scribbles: making them from masks, converting conventions, keeping unlabelled pixels unlabelled."""
 
 from .conventions import ScribbleConvertd, ShiftScribbled, UnshiftScribbled
-from .generation import CutScribbled, GenerateScribbled, check_scribble_options, cut_scribble, generate_scribble
+from .dictionary import CutScribbled, GenerateScribbled
+from .generation import check_scribble_options, cut_scribble, generate_scribble
 
 __all__ = [
     "CutScribbled",
