@@ -195,8 +195,8 @@ def check_images(inputs: torch.Tensor) -> torch.Tensor:
     """
     if not isinstance(inputs, torch.Tensor):
         raise TypeError(
-            f"inputs must be a tensor of images of shape (B, C, H, W), got {type(inputs).__name__}. Test-time adaptation "
-            "takes images only: no dictionary, no label."
+            f"inputs must be a tensor of images of shape (B, C, H, W), got {type(inputs).__name__}. Test-time "
+            "adaptation takes images only: no dictionary, no label."
         )
     if inputs.dim() != 4 or inputs.numel() == 0:
         raise ValueError(

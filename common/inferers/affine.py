@@ -41,8 +41,8 @@ class AffineAdaptationInferer(AdaptationInferer):
         }
         if not self._affine:
             raise ValueError(
-                f"network must have BatchNorm2d layers with weight and bias to train; those of {type(network).__name__} "
-                "have affine=False. Use BatchNormStatisticsInferer."
+                f"network must have BatchNorm2d layers with weight and bias to train; those of "
+                f"{type(network).__name__} have affine=False. Use BatchNormStatisticsInferer."
             )
         self._parameters = list(self._affine.values())
         for parameter in self._parameters:

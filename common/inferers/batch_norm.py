@@ -81,9 +81,9 @@ class ImageBatchNorm2d(nn.Module):
         """
         if x.shape[2] * x.shape[3] < 2:
             raise ValueError(
-                f"The image is too small to adapt to: BatchNorm layer {self.name!r} sees one value per channel (features "
-                f"of shape {tuple(x.shape)}), which has no variance. Give images of more than twice the network's total "
-                "stride per side (more than 64 pixels for a ResNet encoder), or resize them."
+                f"The image is too small to adapt to: BatchNorm layer {self.name!r} sees one value per channel "
+                f"(features of shape {tuple(x.shape)}), which has no variance. Resize images to at least twice the "
+                "total stride of the network per side (64 pixels for a ResNet encoder)."
             )
 
 
@@ -93,13 +93,22 @@ def image_statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Args:
         x: Features. Shape (1, C, H, W), at least two pixels.
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32:
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
         # The kernel of BatchNorm is many times faster than `var_mean`, most of all channels-last.
         mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
         pixels = x.shape[2] * x.shape[3]
         return mean, variance * (pixels / (pixels - 1))
-    variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3))
+    variance, mean = torch.var_mean(at_least_float32(x), dim=(0, 2, 3))
     return mean, variance
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float32, or in float64 if it is.
+
+    Args:
+        x: Floating point, any shape.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def replace_batch_norms(
@@ -124,9 +133,9 @@ def replace_batch_norms(
         if not any(name.startswith(prefix) for name in old):
             where = f" under {prefix!r}" if prefix else ""
             raise ValueError(
-                f"network must have BatchNorm2d layers with running statistics{where} to adapt; {type(network).__name__} "
-                f"has none of {len(list(network.modules()))} modules (instance, group or layer normalization cannot be "
-                "adapted, nor can a TorchScript module). Train with batch normalization, or use no adaptation."
+                f"network must have BatchNorm2d layers with running statistics{where} to adapt; "
+                f"{type(network).__name__} has none (instance, group or layer normalization cannot be adapted, nor can "
+                "a TorchScript module). Train with batch normalization, or use NoAdaptationInferer."
             )
     chosen = {id(module): layer(module, name) for name, module in old.items() if name.startswith(tuple(prefixes))}
     for parent in list(network.modules()):

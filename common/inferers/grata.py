@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .affine import AffineAdaptationInferer
+from .batch_norm import at_least_float32
 from .strong_view import StrongView
 
 # Added to a probability before the logarithm, and to a product of norms before the division, as published.
@@ -18,7 +19,7 @@ NORM_EPSILON = 1e-12
 
 
 class GraTaInferer(AffineAdaptationInferer):
-    """Train BatchNorm's scales and shifts by a pseudo gradient, with a learning rate from its angle to an auxiliary one.
+    """Train BatchNorm's scales and shifts by a pseudo gradient, the faster the more an auxiliary one agrees with it.
 
     Chen et al., "Gradient Alignment Improves Test-Time Adaptation for Medical Image Segmentation", AAAI 2025,
     arXiv:2408.07343. For each image, with the statistics of the image in all passes: the auxiliary gradient is that of
@@ -78,7 +79,7 @@ class GraTaInferer(AffineAdaptationInferer):
             move(self._parameters, auxiliary, -1.0)
             target = self._mean_over_views(image)
         strong_logits = self._network(self._strong(image))
-        consistency = F.binary_cross_entropy_with_logits(strong_logits.float(), target)
+        consistency = F.binary_cross_entropy_with_logits(at_least_float32(strong_logits), target)
         pseudo = self._gradients(consistency)
         with torch.no_grad():
             for parameter, value in zip(self._parameters, start, strict=True):
@@ -96,13 +97,13 @@ class GraTaInferer(AffineAdaptationInferer):
         total = torch.zeros(())
         for view, back in WEAK_VIEWS:
             logits = self._network(view(image).contiguous(memory_format=self._memory_format))
-            total = total.to(logits.device) + back(torch.sigmoid(logits.float()))
+            total = total.to(logits.device) + back(torch.sigmoid(at_least_float32(logits)))
         return total / len(WEAK_VIEWS)
 
     def _strong(self, image: torch.Tensor) -> torch.Tensor:
         """Return the strong view in the range of the image. Shape (1, C, H, W), float32."""
         with torch.autocast(image.device.type, enabled=False), torch.no_grad():
-            pixels = image[0].float()
+            pixels = at_least_float32(image[0])
             low, high = pixels.min(), pixels.max()
             strong = self.strong_view((pixels - low) / (high - low), self._generator)
             strong_low, strong_high = strong.min(), strong.max()
@@ -178,7 +179,7 @@ def published_entropy(logits: torch.Tensor) -> torch.Tensor:
     Args:
         logits: Shape (1, K, H, W).
     """
-    probability = torch.sigmoid(logits.float())
+    probability = torch.sigmoid(at_least_float32(logits))
     return -(probability * torch.log(probability + PROBABILITY_EPSILON)).sum(dim=1).mean()
 
 

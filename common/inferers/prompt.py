@@ -13,7 +13,7 @@ class LowFrequencies(NamedTuple):
     """Low-frequency part of an image's Fourier transform.
 
     Attributes:
-        image: The image. Shape (1, C, H, W), float32.
+        image: The image. Shape (1, C, H, W), float32 (or float64).
         spectrum: Coefficients within the window. Shape (C, p_h, p_w), complex64.
         row_waves: Waves along H, one column a row of the window. Shape (H, p_h), complex64.
         column_waves: Waves along W. Shape (W, p_w), complex64.
@@ -93,9 +93,11 @@ class FrequencyWindow:
         for axis, side in enumerate(image.shape[2:]):
             positions = torch.arange(side, dtype=torch.float64, device=image.device) / side
             angles = 2 * math.pi * torch.outer(positions, self.frequencies(side, axis, image.device))
-            waves.append(torch.polar(torch.ones_like(angles), angles).to(torch.complex64))
+            waves.append(
+                torch.polar(torch.ones_like(angles), angles).to(torch.promote_types(image.dtype, torch.complex64))
+            )
         row_waves, column_waves = waves
-        pixels = image[0].contiguous().to(torch.complex64)
+        pixels = image[0].contiguous().to(torch.promote_types(image.dtype, torch.complex64))
         spectrum = row_waves.mH @ (pixels @ column_waves.conj())
         return LowFrequencies(image, spectrum, row_waves, column_waves)
 

@@ -10,11 +10,11 @@ class StrongView:
     """Change the look of an image at random and leave its geometry alone, as GraTa's authors do.
 
     In this order, with the distributions of the authors' code (arXiv:2408.07343, implementation details): brightness
-    per channel (probability 0.75, factor 0.5 to 1.5); contrast per channel about its mean (0.75, factor 0.5 to 1 or 1 to
-    1.5 with equal odds), clipped to the channel's range; gamma on the negated image within its whole range (0.75,
-    exponent 0.5 to 1 or 1 to 2 with equal odds); Gaussian noise (0.5, deviation 0 to 0.05); Gaussian blur (0.5, then each
-    channel with 0.5, sigma 0.5 to 1.5 pixels). Distributions are the same, not the random numbers: theirs come from
-    NumPy's and Python's global generators, ours from the generator that is passed.
+    per channel (probability 0.75, factor 0.5 to 1.5); contrast per channel about its mean (0.75, factor 0.5 to 1 or 1
+    to 1.5 with equal odds), clipped to the channel's range; gamma on the negated image within its whole range (0.75,
+    exponent 0.5 to 1 or 1 to 2 with equal odds); Gaussian noise (0.5, deviation 0 to 0.05); Gaussian blur (0.5, then
+    each channel with 0.5, sigma 0.5 to 1.5 pixels). Distributions are the same, not the random numbers: theirs come
+    from NumPy's and Python's global generators, ours from the generator that is passed.
     """
 
     def __call__(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

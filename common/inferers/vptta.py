@@ -11,7 +11,7 @@ from torch import nn
 
 from .adaptation import AdaptationInferer
 from .affine import check_adam
-from .batch_norm import replace_batch_norms
+from .batch_norm import at_least_float32, replace_batch_norms
 from .prompt import FrequencyWindow, LowFrequencies, PromptMemory
 from .warm_up import WarmUpBatchNorm2d
 
@@ -112,7 +112,7 @@ class VPTTAInferer(AdaptationInferer):
         # Fourier coefficients need float32 whatever the network computes in.
         with torch.autocast(image.device.type, enabled=False), torch.no_grad():
             window = self._window_for(image)
-            low = window.read(image.float())
+            low = window.read(at_least_float32(image))
             key = window.amplitudes(low)
             initial = self._memory.recall(key)
             self._prompt.copy_(initial)
@@ -132,7 +132,9 @@ class VPTTAInferer(AdaptationInferer):
         channels, height, width = image.shape[1:]
         if self._window is None:
             self._window = FrequencyWindow.of_image(height, width, self.prompt_fraction, self.published)
-            self._make_prompt(torch.ones((channels, *self._window.size), device=image.device))
+            self._make_prompt(
+                torch.ones((channels, *self._window.size), dtype=at_least_float32(image).dtype, device=image.device)
+            )
         if channels != len(self._prompt):
             raise ValueError(
                 f"inputs must have the {len(self._prompt)} channels of the images before them in the stream, got "

@@ -139,8 +139,8 @@ class ResUNet(nn.Module):
         if image.dim() != 4 or image.numel() == 0 or image.shape[1] != self.in_channels:
             raise ValueError(
                 f"image must have shape (B, {self.in_channels}, H, W) with at least one pixel per axis, got "
-                f"{image.shape}. Convert gray to RGB (or drop the alpha channel), or build the network with in_channels "
-                "of the image."
+                f"{image.shape}. Convert gray to RGB (or drop the alpha channel), or build the network with the "
+                "in_channels of the image."
             )
         far_height = -image.shape[2] % self.total_stride
         far_width = -image.shape[3] % self.total_stride
