@@ -1,6 +1,7 @@
 """Masks of many organs from boxes: one encoding a slice against one for every organ, as ratios in one run.
 
-    python -m tests.benchmarks.bench_box_prompt [--architecture vit_b] [--num_organs 10] [--num_slices 1] [--repeats 1]
+    python -m tests.benchmarks.bench_box_prompt
+    python -m tests.benchmarks.bench_box_prompt --architecture vit_b --num_slices 1 --repeats 1 --estimate
 
 Both sides get the same scan, boxes and weights (drawn anew: speed does not depend on them) and take turns; the figures
 are medians of the CPU time of the process on one thread.
@@ -41,7 +42,12 @@ def draw_boxes(num_organs: int, shape: tuple[int, int, int]) -> ScanBoxes:
 
 
 def bench_box_prompt(
-    architecture: str = "tiny", num_organs: int = 10, num_slices: int = 8, side: int = 256, repeats: int = 5
+    architecture: str = "tiny",
+    num_organs: int = 10,
+    num_slices: int = 8,
+    side: int = 256,
+    repeats: int = 5,
+    estimate: bool = False,
 ) -> None:
     """Print CPU seconds and ratios.
 
@@ -51,6 +57,7 @@ def bench_box_prompt(
         num_slices: Slices of the scan.
         side: Height and width of a slice in voxels.
         repeats: Repetitions, of which the median is taken.
+        estimate: Measure encoding and decoding once each, and add up what both sides take.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -69,6 +76,18 @@ def bench_box_prompt(
         masks = [inferer(volume, network, ScanBoxes("scan", np.eye(4), shape, (organ,))) for organ in boxes.organs]
         return torch.stack(masks).amax(0)
 
+    if estimate:
+        slices = volume[0, 0, :, None]
+        faces = torch.rand(num_organs, 2) * network.image_size / 2
+        with torch.inference_mode():
+            encode_s, embedding = cpu_s(lambda: network.encode(slices))
+            rows = torch.zeros(num_organs, dtype=torch.int64)
+            decode_s, _ = cpu_s(lambda: network.decode(embedding, torch.cat([faces, faces + 100], 1), rows))
+        decode_s *= num_slices
+        print(f"{architecture}: {num_slices} slices encoded in {encode_s:.1f} s, {num_organs} boxes on each decoded in")
+        print(f"{decode_s:.1f} s; one encoding for every organ takes")
+        print(f"{(num_organs * encode_s + decode_s) / (encode_s + decode_s):.1f} times as long as one for all")
+        return
     times: dict[str, list[float]] = {}
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
