@@ -51,7 +51,7 @@ class EmbeddingCache:
             fingerprint: `network.encoder_fingerprint()`, taken after the last change of its weights.
 
         Returns:
-            Embedding. Shape (B, C, h, w), on the device of `slices`.
+            Embedding. Shape (B, C, h, w), float32, on the device of `slices`.
         """
         paths = [self._path(image, fingerprint) for image in slices]
         found = [self._read(path) for path in paths]
@@ -61,7 +61,8 @@ class EmbeddingCache:
             for index, embedding in zip(missing, encoded, strict=True):
                 found[index] = embedding
                 self._write(paths[index], embedding)
-        return torch.stack([embedding.to(slices.device) for embedding in found if embedding is not None])
+        # float32, as a run in half precision may meet embeddings of one in full
+        return torch.stack([embedding.to(slices.device).float() for embedding in found if embedding is not None])
 
     def _path(self, image: torch.Tensor, fingerprint: str) -> Path:
         digest = hashlib.blake2b(f"{fingerprint} {tuple(image.shape)}".encode(), digest_size=16)
