@@ -13,9 +13,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...files import write_text_atomically
+from .dataset_folder import SECTION_FOLDERS, check_count, count_cases, empty_folder
 from .fundus_anatomy import BACKGROUND_VALUE, CUP_VALUE, RIM_VALUE, Eye, draw_eye, paint_eye
 from .fundus_camera import CAMERAS, Shot, draw_shot, photograph, place_grid
-from .torso import _FOLDERS, _check_count, _count_cases, _empty_folder
 
 logger = logging.getLogger(__name__)
 Array = np.ndarray
@@ -107,10 +107,10 @@ def write_fundus_phantoms(
     """
     size = _check_size(image_size)
     letters = _check_domains(domains)
-    _check_count("seed", seed, 0, "take 0 or more")
-    counts = _count_cases(num_cases, num_validation, num_test, num_unlabeled=0)
+    check_count("seed", seed, 0, "take 0 or more")
+    counts = count_cases(num_cases, num_validation, num_test, num_unlabeled=0)
     del counts["unlabeled"]
-    roots = {letter: _empty_folder(Path(str(output_dir)).expanduser() / f"domain_{letter}") for letter in letters}
+    roots = {letter: empty_folder(Path(str(output_dir)).expanduser() / f"domain_{letter}") for letter in letters}
     paths = []
     with tqdm(total=len(letters) * num_cases, desc="fundus phantoms", unit="case") as progress:
         for letter, root in roots.items():
@@ -150,7 +150,7 @@ def _describe(sections: dict[str, list[dict[str, str]]], phantom: dict[str, Any]
 
 def _write_case(root: Path, section: str, index: int, case: FundusCase) -> dict[str, str]:
     """Write a case's files and return its entry of `dataset.json`."""
-    image_folder, mask_folder = _FOLDERS[section]
+    image_folder, mask_folder = SECTION_FOLDERS[section]
     name = f"{section}_{index:03d}.png"
     _write_png(root / image_folder / name, case.image)
     _write_png(root / f"{mask_folder}" / name, case.mask)

@@ -15,11 +15,11 @@ from ...files import write_text_atomically
 from ...transforms.scribbles import check_scribble_options, generate_scribble
 from ..scribbles import user_convention
 from .canvas import Canvas
+from .dataset_folder import SECTION_FOLDERS, check_count, count_cases, empty_folder, write_nifti
 from .fields import spline_field
 from .heart_anatomy import PHASES, Heart, contract, draw_heart
 from .heart_painting import HEART_LABELS, paint_heart
 from .shapes import rotation_matrix
-from .torso import _FOLDERS, _check_count, _count_cases, _empty_folder, _write_nifti
 
 logger = logging.getLogger(__name__)
 Array = np.ndarray
@@ -136,10 +136,10 @@ def write_heart_phantoms(
     """
     _check_grid(image_size, spacing_mm)
     check_scribble_options(scribble_width)
-    _check_count("seed", seed, 0, "take 0 or more")
-    counts = _count_cases(num_cases, num_validation, num_test, num_unlabeled=0)
+    check_count("seed", seed, 0, "take 0 or more")
+    counts = count_cases(num_cases, num_validation, num_test, num_unlabeled=0)
     del counts["unlabeled"]
-    root = _empty_folder(output_dir)
+    root = empty_folder(output_dir)
     sections: dict[str, list[dict[str, str]]] = {section: [] for section in counts}
     with tqdm(total=num_cases, desc="heart phantoms", unit="patient") as progress:
         for order, (section, count) in enumerate(counts.items()):
@@ -248,7 +248,7 @@ def _describe(sections: dict[str, list[dict[str, str]]], phantom: dict[str, Any]
 
 def _write_case(root: Path, section: str, name: str, case: HeartCase, width: int, seed: int) -> dict[str, str]:
     """Write the files of one phase of a patient and return its entry of `dataset.json`."""
-    image_folder, label_folder = _FOLDERS[section]
+    image_folder, label_folder = SECTION_FOLDERS[section]
     arrays = {"image": (image_folder, case.image), "label": (label_folder, case.label)}
     if section != "test":
         scribble = generate_scribble(case.label, len(HEART_LABELS), name, width=width, seed=seed)
@@ -256,7 +256,7 @@ def _write_case(root: Path, section: str, name: str, case: HeartCase, width: int
     entry = {}
     for key, (folder, array) in arrays.items():
         entry[key] = f"{folder}/{name}.nii.gz"
-        _write_nifti(root / entry[key], array, case.affine, f"heart phantom {case.heart.diagnosis} {case.phase}")
+        write_nifti(root / entry[key], array, case.affine, f"heart phantom {case.heart.diagnosis} {case.phase}")
     return entry
 
 

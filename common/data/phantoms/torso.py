@@ -7,11 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
 from ...files import write_text_atomically
+from .dataset_folder import SECTION_FOLDERS, check_count, count_cases, empty_folder, write_nifti
 from .torso_anatomy import TORSO_LABELS, build_scene, paint_torso
 from .torso_patient import Patient, draw_patient
 from .torso_scan import (
@@ -34,13 +34,6 @@ Array = np.ndarray
 MIXED = "mixed"
 _MIX = {"chest": 0.2, "abdomen": 0.35, "abdomen_pelvis": 0.45}
 _SPACING_RANGE_MM = (1.0, 12.0)
-# Where the images and the labels of a section lie. The order numbers the random streams: append only.
-_FOLDERS: dict[str, tuple[str, str | None]] = {
-    "training": ("imagesTr", "labelsTr"),
-    "validation": ("imagesTr", "labelsTr"),
-    "test": ("imagesTs", "labelsTs"),
-    "unlabeled": ("imagesUn", None),
-}
 
 
 class TorsoCase(NamedTuple):
@@ -134,11 +127,11 @@ def write_torso_phantoms(
     """
     _check_field_of_view(field_of_view)
     _check_spacing(spacing_mm)
-    _check_count("seed", seed, 0, "take 0 or more")
-    counts = _count_cases(num_cases, num_validation, num_test, num_unlabeled)
-    root = _empty_folder(output_dir)
-    sections: dict[str, list[dict[str, str]]] = {section: [] for section in _FOLDERS}
-    order = list(_FOLDERS)
+    check_count("seed", seed, 0, "take 0 or more")
+    counts = count_cases(num_cases, num_validation, num_test, num_unlabeled)
+    root = empty_folder(output_dir)
+    sections: dict[str, list[dict[str, str]]] = {section: [] for section in SECTION_FOLDERS}
+    order = list(SECTION_FOLDERS)
     with tqdm(total=sum(counts.values()), desc="torso phantoms", unit="case") as progress:
         for section, count in counts.items():
             view = "abdomen_pelvis" if field_of_view == MIXED and section == "training" else field_of_view
@@ -172,54 +165,16 @@ def _describe(sections: dict[str, list[dict[str, str]]], phantom: dict[str, Any]
 
 def _write_case(root: Path, section: str, index: int, case: TorsoCase) -> dict[str, str]:
     """Write a case's files and return its entry of `dataset.json`."""
-    image_folder, label_folder = _FOLDERS[section]
+    image_folder, label_folder = SECTION_FOLDERS[section]
     name = f"{section}_{index:03d}.nii.gz"
     patient = f"{'woman' if case.patient.female else 'man'} {case.patient.age_years:.0f} y {case.patient.phase}"
     note = f"torso phantom {case.scan.field_of_view} {patient}"
     entry = {"image": f"{image_folder}/{name}"}
-    _write_nifti(root / image_folder / name, case.image_hu, case.affine, note)
+    write_nifti(root / image_folder / name, case.image_hu, case.affine, note)
     if label_folder is not None:
         entry["label"] = f"{label_folder}/{name}"
-        _write_nifti(root / label_folder / name, case.label, case.affine, note)
+        write_nifti(root / label_folder / name, case.label, case.affine, note)
     return entry
-
-
-def _write_nifti(path: Path, array: Array, affine: Array, note: str) -> None:
-    """Write a volume under a hidden name and rename it when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    volume = nib.Nifti1Image(array, affine)
-    volume.header.set_xyzt_units("mm")
-    volume.set_sform(affine, code=1)
-    volume.set_qform(affine, code=1)
-    volume.header["descrip"] = note.encode("ascii")
-    partial = path.with_name(f".part_{path.name}")
-    nib.save(volume, partial)
-    partial.replace(path)
-
-
-def _count_cases(
-    num_cases: int, num_validation: int | None, num_test: int | None, num_unlabeled: int
-) -> dict[str, int]:
-    """Cases per section, refused where they make no data set."""
-    _check_count("num_cases", num_cases, 1, "ask for at least one labelled case")
-    validation = num_cases // 4 if num_validation is None else num_validation
-    test = num_cases // 4 if num_test is None else num_test
-    for name, count in (("num_validation", validation), ("num_test", test), ("num_unlabeled", num_unlabeled)):
-        _check_count(name, count, 0, "take 0 for none")
-    training = num_cases - validation - test
-    if training < 1:
-        raise ValueError(
-            f"num_validation + num_test must be less than num_cases, so that a training case is left; found "
-            f"{validation} + {test} of {num_cases}: raise num_cases or lower the others."
-        )
-    return {"training": training, "validation": validation, "test": test, "unlabeled": num_unlabeled}
-
-
-def _check_count(name: str, value: int, least: int, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a whole number; found {value!r}: {remedy}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; found {value}: {remedy}.")
 
 
 def _check_spacing(spacing_mm: float) -> None:
@@ -236,17 +191,3 @@ def _check_field_of_view(field_of_view: str) -> None:
     known = (MIXED, *FIELDS_OF_VIEW)
     if field_of_view not in known:
         raise ValueError(f"field_of_view must be one of {', '.join(known)}; found {field_of_view!r}.")
-
-
-def _empty_folder(output_dir: str | Path) -> Path:
-    root = Path(str(output_dir)).expanduser()
-    if root.exists() and not root.is_dir():
-        raise FileExistsError(f"output_dir must be a folder; found a file, {root}: give another path.")
-    held = sorted(entry.name for entry in root.iterdir()) if root.exists() else []
-    if held:
-        raise FileExistsError(
-            f"output_dir must be new or empty, so that no older case is taken for one of this run; found "
-            f"{', '.join(held[:5])}{', ...' if len(held) > 5 else ''} in {root}: give another path, or remove it."
-        )
-    root.mkdir(parents=True, exist_ok=True)
-    return root
