@@ -112,3 +112,17 @@ class TestSaving:
         data["pred"][0, 0, 0] = torch.nan
         with pytest.raises(ValueError, match=r"'pred' of case refuge/one\.a must be finite"):
             SavePredictionsd("pred", tmp_path, DISC_CUP, ["disc", "cup"])(data)
+
+    def test_the_way_there_and_back_keeps_every_place(self, tmp_path):
+        """A bright corner of a photograph that is no square comes back where it was."""
+        pixels = np.zeros((90, 250, 3), dtype=np.uint8)
+        pixels[5:40, 150:240] = 255
+        Image.fromarray(pixels).save(tmp_path / "image.png")
+        data = LoadPhotographd("image")({"image": str(tmp_path / "image.png"), "case": "one"})
+        data = ResizePhotographd("image", 64)(data)
+        data["pred"] = data["image"][:1].repeat(2, 1, 1)
+        SavePredictionsd("pred", tmp_path, DISC_CUP, ["disc", "cup"], save_probabilities=False)(data)
+        with Image.open(tmp_path / "one_mask.png") as image:
+            found = np.asarray(image) == 0
+        expected = pixels[..., 0] > 0
+        assert (found & expected).sum() / (found | expected).sum() > 0.95
