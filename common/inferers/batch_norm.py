@@ -139,7 +139,8 @@ def replace_batch_norms(
             )
     chosen = {id(module): layer(module, name) for name, module in old.items() if name.startswith(tuple(prefixes))}
     for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
+        # Not `named_children`, which leaves out the second name of a layer that is used twice.
+        for name, child in list(parent._modules.items()):
             if id(child) in chosen:
                 setattr(parent, name, chosen[id(child)])
     return list(chosen.values())

@@ -116,16 +116,18 @@ class VPTTAInferer(AdaptationInferer):
             key = window.amplitudes(low)
             initial = self._memory.recall(key)
             self._prompt.copy_(initial)
-        self._count += 1
+        count = self._count + 1  # kept only once the image is done: a refused one does not count
         for layer in self._layers:
-            layer.source_weight = 1 - 1 / (math.sqrt(self._count) / self.warm_up + 1)
+            layer.source_weight = 1 - 1 / (math.sqrt(count) / self.warm_up + 1)
         for _ in range(self.num_steps):
             loss = self._step(window, low)
         with torch.no_grad():
             trained = self._prompt.detach().clone()
+            logits = self._network(self._prompted(window, low))
             self._memory.remember(key, trained)
             self._last_step = PromptStep(loss, initial, trained, key)
-            return self._network(self._prompted(window, low))
+        self._count = count
+        return logits
 
     def _window_for(self, image: torch.Tensor) -> FrequencyWindow:
         """Return the window of the stream; the first image sets it, and makes prompt and optimizer."""

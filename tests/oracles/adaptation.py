@@ -80,7 +80,7 @@ class VPTTAOracle:
         scored.sort(key=lambda pair: -pair[0])
         best = scored[: self.neighbors]
         weights = np.exp(np.array([cosine for cosine, _ in best]) / 0.2)
-        return sum(weight * prompt for weight, (_, prompt) in zip(weights / weights.sum(), best, strict=True)).float()
+        return sum(weight * prompt for weight, (_, prompt) in zip(weights / weights.sum(), best, strict=True))
 
     def __call__(self, image):
         # As published, the channels are shifted with the spatial axes, which rolls three of them by one.
