@@ -18,8 +18,8 @@ from monai.utils import CommonKeys
 from ..data.boxes import ScanBoxes, VoxelBox
 from ..data.extreme_points import cut_sides, extreme_points_of_mask
 from ..files import write_text_atomically
-from ..metrics.boxes import BoxScore, score_box
 from ..inferers.localization.outputs import POINTS
+from ..metrics.boxes import BoxScore, score_box
 
 _logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Command line: `python -m common.tools demo | bench_volume_fusion | bench_adaptation | bench_maco | format_json`."""
+"""Command line: `python -m common.tools demo | bench_... | format_json`; alone, it lists its tools."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import fire
 
 from .bench_adaptation import bench_adaptation
+from .bench_localization import bench_localization
 from .bench_maco import bench_maco
 from .bench_volume_fusion import bench_volume_fusion
 from .demo import demo
@@ -22,6 +23,7 @@ def main() -> None:
             {
                 "demo": demo,
                 "bench_adaptation": bench_adaptation,
+                "bench_localization": bench_localization,
                 "bench_maco": bench_maco,
                 "bench_volume_fusion": bench_volume_fusion,
                 "format_json": format_json,

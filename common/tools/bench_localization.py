@@ -1,0 +1,161 @@
+"""Does MedLAM find organs that nobody labelled for it? Phantoms, few supports, regression with and without search."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+from ..data.phantoms import write_torso_phantoms
+from ..files import write_text_atomically
+from .runs import ensure_phantoms, find_bundles, refuse_other_settings, run_bundle
+
+BUNDLE = "medlsam"
+# Search of `LocalizationInferer` by the name of the arm.
+ARMS = {"regression": "none", "search": "exact", "fast": "fast"}
+
+_logger = logging.getLogger(__name__)
+
+
+def bench_localization(
+    output_dir: str = "runs/bench_localization",
+    seeds: int = 3,
+    num_supports: tuple[int, ...] = (1, 3),
+    num_unlabeled: int = 24,
+    num_test: int = 6,
+    epochs: int = 10,
+    epoch_length: int = 60,
+    field_of_view: str = "abdomen_pelvis",
+    spacing_mm: float = 5.0,
+    num_threads: int | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> None:
+    """Train on unlabelled phantoms once per seed, then localize the organs of unseen ones from few supports.
+
+    Each seed has phantoms, initial weights and random draws of its own. No label is read in training, and the last
+    checkpoint is used, so nothing is chosen by a score. The arms: the regression alone, with the similarity search, and
+    with the fast one. Writes `results.json` and `results.md` into `output_dir`; what a former run finished there is not
+    run again.
+
+    Args:
+        output_dir: Folder for phantoms, runs and results.
+        seeds: Number of seeds, from 0.
+        num_supports: Numbers of support scans.
+        num_unlabeled: Scans for training.
+        num_test: Scans to localize in.
+        epochs: Epochs of training.
+        epoch_length: Iterations of an epoch.
+        field_of_view: Of the phantoms, see `write_torso_phantoms`.
+        spacing_mm: Of the phantoms.
+        num_threads: CPU threads of a run; None takes all.
+        overrides: Further values by configuration id, for all runs, such as `{"patch_size": [32, 32, 32]}`.
+
+    Raises:
+        RuntimeError: If a run fails.
+        ValueError: If `output_dir` holds a benchmark with other settings.
+    """
+    supports = [int(n) for n in (num_supports if isinstance(num_supports, (tuple, list)) else [num_supports])]
+    settings = {
+        "num_supports": supports,
+        "num_unlabeled": num_unlabeled,
+        "num_test": num_test,
+        "epochs": epochs,
+        "epoch_length": epoch_length,
+        "field_of_view": field_of_view,
+        "spacing_mm": spacing_mm,
+        "overrides": overrides or {},
+    }
+    (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
+    root = Path(output_dir).resolve()
+    refuse_other_settings(root / "settings.json", settings)
+    threads = num_threads or os.cpu_count() or 1
+    phantoms = {
+        "num_cases": max(supports) + num_test,
+        "num_validation": 0,
+        "num_test": num_test,
+        "num_unlabeled": num_unlabeled,
+        "field_of_view": field_of_view,
+        "spacing_mm": spacing_mm,
+    }
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for seed in range(seeds):
+        folder = root / f"seed{seed}"
+        data = folder / "data"
+        ensure_phantoms(write_torso_phantoms, data, {**phantoms, "seed": seed})
+        shared = {**(overrides or {}), "dataset_dir": str(data), "seed": seed}
+        train = {
+            **shared,
+            "section": "unlabeled",
+            "ckpt_dir": str(folder / "model"),
+            "output_dir": str(folder / "model" / "logs"),
+            "max_epochs": epochs,
+            "epoch_length": epoch_length,
+            "lr_step_epochs": max(1, 3 * epochs // 4),
+        }
+        _run_once(folder / "model" / "seconds", bundle, ["train.json", "small.json"], train, threads)
+        for count in supports:
+            for arm, search in ARMS.items():
+                out = folder / f"{arm}_{count}"
+                locate = {
+                    **shared,
+                    "ckpt_path": str(folder / "model" / "model_last.pt"),
+                    "output_dir": str(out),
+                    "cache_dir": str(folder / "templates"),
+                    "num_supports": count,
+                    "search": search,
+                    "for_slicer": False,
+                    # every organ of the phantoms is looked for, and the truth says whether it is there
+                    "min_similarity": 0.0,
+                    "min_inside": 0.0,
+                }
+                configs = ["localize.json", "small.json", "evaluate_boxes.json"]
+                _run_once(out / "seconds", bundle, configs, locate, threads)
+                summary = json.loads((out / "boxes.json").read_text())
+                scores.setdefault(f"{arm}, {count} supports", []).append(summary)
+                _logger.info("Seed %d, %s, %d supports: %s", seed, arm, count, summary["mean_over_organs"])
+    seconds = [float((root / f"seed{seed}" / "model" / "seconds").read_text()) for seed in range(seeds)]
+    results = {"settings": settings, "training_seconds": seconds, "scores": scores}
+    write_text_atomically(json.dumps(results, indent=4) + "\n", root / "results.json")
+    table = format_results(scores)
+    write_text_atomically(table + "\n", root / "results.md")
+    _logger.info("\n%s\nTraining took %s s.", table, ", ".join(f"{s:.0f}" for s in seconds))
+
+
+def _run_once(mark: Path, bundle: Path, configs: list[str], overrides: dict[str, Any], threads: int) -> None:
+    """Run, unless a former call did, and write down how long it took."""
+    if mark.is_file():
+        return
+    _logger.info("Running %s in %s", " + ".join(configs), mark.parent)
+    seconds = run_bundle(bundle, configs, overrides, mark.parent / "log.txt", threads)
+    write_text_atomically(f"{seconds:.1f}\n", mark)
+
+
+def format_results(scores: dict[str, list[dict[str, Any]]]) -> str:
+    """Lay out IoU and wall distance of each arm, per organ, as means over the seeds, as a Markdown table.
+
+    Args:
+        scores: For each arm the summaries of its seeds, as `BoxMetrics` writes them.
+    """
+    organs = list(next(iter(scores.values()))[0]["organs"])
+    rows = [f"| organ | {' | '.join(scores)} |", f"|---|{'---|' * len(scores)}"]
+    for organ in organs:
+        cells = [_cell([summary["organs"][organ] for summary in seeds]) for seeds in scores.values()]
+        if any(cell != "-" for cell in cells):
+            rows.append(f"| {organ} | {' | '.join(cells)} |")
+    cells = [_cell([summary["mean_over_organs"] for summary in seeds]) for seeds in scores.values()]
+    rows.append(f"| mean | {' | '.join(cells)} |")
+    spread = [", ".join(f"{s['mean_over_organs']['iou']:.3f}" for s in seeds) for seeds in scores.values()]
+    rows.append(f"| mean IoU of each seed | {' | '.join(spread)} |")
+    return "\n".join(rows)
+
+
+def _cell(summaries: list[dict[str, Any]]) -> str:
+    """IoU and wall distance in mm; a dash where no seed scored any."""
+    scored = [s for s in summaries if s["iou"] is not None]
+    if not scored:
+        return "-"
+    iou, wall_mm = (statistics.mean(s[field] for s in scored) for field in ("iou", "wall_distance_mm"))
+    return f"{iou:.3f}, {wall_mm:.1f} mm"

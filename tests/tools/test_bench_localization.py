@@ -1,0 +1,53 @@
+"""The localization benchmark: its table, and a tiny run of it that is resumed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from common.tools.bench_localization import ARMS, bench_localization, format_results
+
+
+def summary(iou, wall_mm):
+    score = {"iou": iou, "wall_distance_mm": wall_mm}
+    return {"organs": {"liver": score, "heart": {"iou": None, "wall_distance_mm": None}}, "mean_over_organs": score}
+
+
+def test_table():
+    table = format_results({"search, 1 supports": [summary(0.4, 8.0), summary(0.6, 6.0)]})
+    assert table.splitlines()[2:] == [
+        "| liver | 0.500, 7.0 mm |",
+        "| mean | 0.500, 7.0 mm |",
+        "| mean IoU of each seed | 0.400, 0.600 |",
+    ]
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path):
+    (tmp_path / "settings.json").write_text('{"num_test": 99}')
+    with pytest.raises(ValueError, match=r"holds a benchmark with other settings.*Give another --output_dir"):
+        bench_localization(str(tmp_path), seeds=1)
+
+
+@pytest.mark.slow
+def test_a_tiny_run_is_finished_and_not_repeated(tmp_path):
+    options = {
+        "seeds": 1,
+        "num_supports": (1,),
+        "num_unlabeled": 3,
+        "num_test": 1,
+        "epochs": 1,
+        "epoch_length": 2,
+        "spacing_mm": 12.0,
+        "num_threads": 1,
+        "overrides": {"spacing_mm": [12.0] * 3, "patch_size": [16, 16, 32], "base_channels": 2, "num_val_samples": 1},
+    }
+    bench_localization(str(tmp_path), **options)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results["scores"]) == len(ARMS)
+    (tmp_path / "results.json").unlink()
+    log = tmp_path / "seed0" / "model" / "log.txt"
+    before = log.stat().st_mtime_ns
+    bench_localization(str(tmp_path), **options)
+    assert log.stat().st_mtime_ns == before
+    assert json.loads((tmp_path / "results.json").read_text()) == results
