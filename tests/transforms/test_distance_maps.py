@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 
 from common.transforms import ScribbleDistancesd
-from common.transforms.distance_maps import MAX_LINES, edge_costs, euclidean_distance_mm, geodesic_distance_mm
+from common.transforms.distance_maps import edge_costs, euclidean_distance_mm, geodesic_distance_mm
 from tests.oracles import maco as oracle
 
 ROOT2 = 2**0.5
@@ -41,15 +41,15 @@ def test_against_brute_force(shape, density):
         np.testing.assert_allclose(euclidean_distance_mm(labels == label, spacing_mm), expected[label], rtol=1e-5)
 
 
-def test_both_ways_agree_around_the_switch():
+@pytest.mark.parametrize("shape", [(90, 80), (12, 30, 40)])
+def test_wide_and_tall_strokes(shape):
     rng = np.random.default_rng(1)
-    for lines in (MAX_LINES, MAX_LINES + 1):
-        for transpose in (False, True):
-            strokes = np.zeros((90, 80), dtype=bool)
-            strokes[5 : 5 + lines] = rng.random((lines, 80)) < 0.05
-            strokes = strokes.T if transpose else strokes
-            expected = oracle.distance_maps_scipy(np.where(strokes, 0, 255), 1, (1.0, 2.0))[0]
-            np.testing.assert_allclose(euclidean_distance_mm(strokes, (1.0, 2.0)), expected, rtol=1e-5)
+    strokes = np.zeros(shape, dtype=bool)
+    strokes[..., 5:9, :] = rng.random(strokes[..., 5:9, :].shape) < 0.05
+    spacing_mm = (3.0, 1.0, 2.0)[-len(shape) :]
+    for turned, steps in ((strokes, spacing_mm), (strokes.T, spacing_mm[::-1])):
+        expected = oracle.distance_maps_scipy(np.where(turned, 0, 255), 1, steps)[0]
+        np.testing.assert_allclose(euclidean_distance_mm(turned, steps), expected, rtol=1e-5)
 
 
 def test_geodesic_paths_go_around_edges():
