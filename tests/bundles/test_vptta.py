@@ -386,6 +386,6 @@ class TestContract:
                 merged |= own
             texts = " ".join(text for value in merged.values() for text in strings_of(value))
             names = {key.lstrip("+").split("#")[0] for key in own} - reserved
-            if configs == POLYP_TRAIN:
-                names -= {"adaptation_learning_rate"}  # of the inference, for which the overlay is, too
+            if configs in (POLYP_TRAIN, TRAIN):  # the overlays are for the inference, too
+                names -= {"adaptation_learning_rate", "prompt_fraction"}
             assert {name for name in names if not re.search(rf"@{name}\b", texts)} == set(), configs
