@@ -12,7 +12,7 @@ from .conversion import ConvertedState
 # A key that VPTTA's release does not have.
 MARKER = "recon1.conv.weight"
 
-AUXILIARY_TASKS = ("recon", "denoise", "supres", "rotate")
+AUXILIARY_TASKS = ("recon", "denoise", "supres", "rotate")  # codespell:ignore supres
 
 
 def reason_to_drop(key: str) -> str | None:
