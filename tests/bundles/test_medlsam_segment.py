@@ -166,6 +166,7 @@ class TestSegmentation:
         assert (tmp_path / "out" / "boxes" / "test_000_boxes.json").is_file()
         assert np.asarray(nib.load(tmp_path / "out" / "test_000_seg.nii.gz").dataobj).any()
 
+    @pytest.mark.slow
     def test_localization_masks_and_scores_in_one_run(self, run_config, torso, trained, tmp_path):
         """An untrained MedLAM that takes every box as found: nothing is right, everything is there."""
         torch.manual_seed(0)
