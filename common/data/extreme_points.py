@@ -33,8 +33,6 @@ AXCODES = "SAL"
 _ENDS = dict(zip("IPRSAL", SIDES, strict=True))
 _OPPOSITE = dict(zip("IPRSAL", "SALIPR", strict=True))
 _RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
-# How far a point of one organ may lie beyond another that is to be more extreme, in mm: hands tremble.
-_ORDER_TOLERANCE_MM = 0.5
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.3.json#"
@@ -144,8 +142,8 @@ def read_extreme_points(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Either `{"organs": {"liver": {"inferior": [R, A, S], "posterior": ..., "right": ..., "superior": ..., "anterior":
     ..., "left": ...}}}` in RAS mm, or a point list that 3D Slicer saved (.mrk.json, LPS or RAS): its control points are
-    named after the organ, six each ("liver", "liver superior", "liver-1", ...); which is which follows from where they
-    are.
+    named after the organ, six each ("liver superior", ..., or "liver-1", ...); without sides, which is which follows
+    from where they are.
 
     Args:
         path: The file.
@@ -189,11 +187,12 @@ def _check_sides(file: Path, organ: str, sides: Any) -> list[Problem]:
     # RAS mm along (superior, anterior, left)
     along = points[:, [2, 1, 0]] * [1, 1, -1]
     problems = []
+    # Nothing is asked of other points: in a tilted scan one of them may lie beyond the end of the organ.
     for axis in range(3):
         low, high = along[axis, axis], along[3 + axis, axis]
-        if (along[:, axis] < low - _ORDER_TOLERANCE_MM).any() or (along[:, axis] > high + _ORDER_TOLERANCE_MM).any():
-            rule = f"must have no point beyond its {SIDES[axis]} and {SIDES[3 + axis]} ones"
-            found = f"{along[:, axis].min():g} to {along[:, axis].max():g} mm against {low:g} and {high:g}"
+        if low >= high:
+            rule = f"must have its {SIDES[axis]} point on the {SIDES[axis]} side of its {SIDES[3 + axis]} one"
+            found = f"{SIDES[axis]} {sides[SIDES[axis]]}, {SIDES[3 + axis]} {sides[SIDES[3 + axis]]}"
             problems.append(Problem(place, rule, found, "check the points, and that they are RAS, not LPS"))
     return problems
 
@@ -205,25 +204,34 @@ def _is_point(value: Any) -> bool:
 
 def _from_markups(file: Path, markups: list[Any]) -> dict[str, np.ndarray]:
     found: dict[str, list[np.ndarray]] = {}
+    named: dict[str, dict[str, np.ndarray]] = {}
     for markup in markups:
         factor = np.ones(3) if markup.get("coordinateSystem", "LPS") == "RAS" else _RAS_FROM_LPS
         for control in markup.get("controlPoints", []):
             if not _is_point(control.get("position")):
                 raise refusal(file, "must have a position for each point", str(control), "place or delete this point")
-            organ = _organ_of_label(str(control.get("label", "")))
+            organ, side = _split_label(str(control.get("label", "")))
             found.setdefault(organ, []).append(np.array(control["position"], dtype=float) * factor)
+            named.setdefault(organ, {})[side] = found[organ][-1]
     wrong = {organ: len(points) for organ, points in found.items() if len(points) != len(SIDES) or not organ}
     if wrong or not found:
         shown = ", ".join(f"{count} of {organ!r}" for organ, count in wrong.items()) or "no point"
         remedy = 'label them "liver superior" or "liver-1", ...; six for each organ'
         raise refusal(file, "must have six points named after each organ", shown, remedy)
-    return {organ: _order_points(file, organ, np.array(points)) for organ, points in found.items()}
+    return {
+        organ: np.array([named[organ][side] for side in SIDES])
+        if set(named[organ]) == set(SIDES)
+        else _order_points(file, organ, np.array(points))
+        for organ, points in found.items()
+    }
 
 
-def _organ_of_label(label: str) -> str:
-    """Take a side or a number off the end of a control point's label."""
+def _split_label(label: str) -> tuple[str, str]:
+    """Split a control point's label into the organ, and the side or the number at its end."""
     head, separator, tail = label.strip().replace("-", " ").rpartition(" ")
-    return head.strip() if separator and (tail.isdigit() or tail.lower() in SIDES) else label.strip()
+    if separator and (tail.isdigit() or tail.lower() in SIDES):
+        return head.strip(), tail.lower()
+    return label.strip(), ""
 
 
 def _order_points(file: Path, organ: str, points: np.ndarray) -> np.ndarray:

@@ -132,7 +132,9 @@ class TestFiles:
 
     def test_refused_points(self, points, tmp_path):
         write_extreme_points({"liver": points["liver"] * [-1, -1, 1]}, tmp_path / "lps.json")
-        with pytest.raises(DatasetError, match=r"no point beyond its posterior and anterior ones.*RAS, not LPS"):
+        with pytest.raises(
+            DatasetError, match=r"its posterior point on the posterior side of its anterior one.*RAS, not LPS"
+        ):
             read_extreme_points(tmp_path / "lps.json")
         write_extreme_points({"liver": np.full((6, 3), np.nan)}, tmp_path / "nan.json")
         with pytest.raises(DatasetError, match="must have three numbers a point"):
