@@ -36,7 +36,8 @@ def run_commands(commands: Mapping[str, Callable[..., object]], name: str) -> No
     if isinstance(request, _Request):
         try:
             request._run()
-        except (TypeError, ValueError, OSError) as error:  # messages made for the user, a traceback is not
+        # messages made for the user, a traceback is not
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
             sys.exit(f"error: {error}")
 
 

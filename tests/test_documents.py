@@ -24,8 +24,9 @@ def commands(document):
         yield from block.replace("\\\n", " ").splitlines()
 
 
-def find_command(start):
-    (found,) = {line for document in DOCUMENTS for line in commands(document) if start in line}
+def find_command(start, bundle="volume_fusion"):
+    documents = (REPOSITORY / "README.md", REPOSITORY / "bundles" / bundle / "docs" / "README.md")
+    (found,) = {line for document in documents for line in commands(document) if start in line}
     return shlex.split(found)
 
 

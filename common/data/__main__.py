@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import fire
 from monai.utils import ensure_tuple
 
+from ..command_line import run_commands
 from .checks import CaseSummary, inspect_datalist
 from .datalists import load_datalist
 
@@ -85,11 +84,7 @@ def _ranges(rows: Sequence[Sequence[float]]) -> str:
 
 def main() -> None:
     """Run the command line; a refused data set ends with its message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        fire.Fire({"check": check}, name="python -m common.data")
-    except ValueError as error:  # DatasetError too: its message is made for the user, a traceback is not
-        sys.exit(str(error))
+    run_commands({"check": check}, name="python -m common.data")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-
-import fire
-
+from ..command_line import run_commands
 from .bench_adaptation import bench_adaptation
 from .bench_localization import bench_localization
 from .bench_maco import bench_maco
@@ -17,20 +13,15 @@ from .json_form import format_json
 
 def main() -> None:
     """Run one tool; a refusal ends with its message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        fire.Fire(
-            {
-                "demo": demo,
-                "bench_adaptation": bench_adaptation,
-                "bench_localization": bench_localization,
-                "bench_maco": bench_maco,
-                "bench_volume_fusion": bench_volume_fusion,
-                "format_json": format_json,
-            }
-        )
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    commands = {
+        "demo": demo,
+        "bench_adaptation": bench_adaptation,
+        "bench_localization": bench_localization,
+        "bench_maco": bench_maco,
+        "bench_volume_fusion": bench_volume_fusion,
+        "format_json": format_json,
+    }
+    run_commands(commands, name="python -m common.tools")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-
-import fire
-
+from ..command_line import run_commands
 from .releases import convert_checkpoint
 
 
@@ -13,21 +10,17 @@ def convert(name: str, source: str, output: str, resolution_mode: int | None = N
     """Convert a checkpoint that the authors publish to a bare state dict in this package's layout.
 
     Args:
-        name: Release: pctnet or fmunet.
+        name: Release: pctnet, fmunet, vptta, grata, medlam or sam.
         source: The authors' file.
         output: File to write.
-        resolution_mode: 0, 1 or 2; left out, 1 for pctnet and the file's own for fmunet.
+        resolution_mode: 0, 1 or 2, of pctnet and fmunet only; left out, 1 for pctnet, the file's own for fmunet.
     """
     convert_checkpoint(str(name), str(source), str(output), resolution_mode)
 
 
 def main() -> None:
     """Run the command line; a bad source ends with its message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        fire.Fire({"convert": convert})
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    run_commands({"convert": convert}, name="python -m common.weights")
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def remedy(
             f"python -m {__package__} convert --name {release} --source {source} --output FILE"
         )
     differing = [*missing, *unexpected, *misshapen]
-    if all(key.startswith("heads.") for key in differing):
-        return "Only the heads differ: set out_channels to the file's, or drop them with drop_prefixes=['heads.']."
+    for head in ("heads.", "head."):
+        if all(key.startswith(head) for key in differing):
+            return f"Only the head differs: set out_channels to the file's, or drop it with drop_prefixes=['{head}']."
     return "Build the network with the arguments that it was trained with, or name what to leave out in drop_prefixes."

@@ -140,7 +140,7 @@ def test_command_line(fm_state, tmp_path):
 
     good = run("--name", "fmunet", "--source", str(source), "--output", str(output))
     assert good.returncode == 0, good.stderr
-    assert "Wrote" in good.stderr
+    assert "Wrote" in good.stdout
     assert len(torch.load(output, weights_only=True)) == 146
     bad = run("--name", "fmunet", "--source", str(tmp_path / "absent.pt"), "--output", str(output))
     assert bad.returncode == 1
