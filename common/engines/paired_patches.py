@@ -101,5 +101,7 @@ def freeze_pairs(dataset: TorchDataset, pairs: PairedPatches, num_samples: int, 
     for index in range(num_samples):
         image = torch.as_tensor(dataset[index % length][CommonKeys.IMAGE])
         patches, target = frozen([image.as_tensor() if hasattr(image, "as_tensor") else image])
-        items.append({CommonKeys.IMAGE: patches[:2, 0], CommonKeys.LABEL: target["offset_mm"][0]})
+        items.append(
+            {CommonKeys.IMAGE: patches[:2, 0], CommonKeys.LABEL: (target["center_mm"][0] - target["center_mm"][1])[0]}
+        )
     return Dataset(items)

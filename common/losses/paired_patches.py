@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -15,11 +16,15 @@ from .relative_distance import RelativeDistanceLoss
 class PairedPatchLoss(nn.Module):
     """Relative distance between the original patches plus similarity between them and their deformed copies.
 
+    As published, the distance is regressed between the two original patches alone. With `all_pairs`, it is between all
+    four patches of a scan, six pairs, which costs nothing as all of them are encoded, and needs fewer iterations.
+
     Args:
         relative_distance: Loss of the offset.
         similarity: Loss of the features.
         distance_weight: Weight of the first; 1 as published.
         similarity_weight: Weight of the second; 1 as published.
+        all_pairs: Whether deformed copies take part in the regression.
     """
 
     def __init__(
@@ -28,12 +33,14 @@ class PairedPatchLoss(nn.Module):
         similarity: MultiScaleSimilarityLoss,
         distance_weight: float = 1.0,
         similarity_weight: float = 1.0,
+        all_pairs: bool = False,
     ) -> None:
         super().__init__()
         self.relative_distance = relative_distance
         self.similarity = similarity
         self.distance_weight = distance_weight
         self.similarity_weight = similarity_weight
+        self.pairs = list(combinations(range(4), 2)) if all_pairs else [(0, 1)]
 
     def forward(self, prediction: Mapping[str, Any], target: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss. Shape ().
@@ -42,7 +49,9 @@ class PairedPatchLoss(nn.Module):
             prediction: What `PairedMedLAM` returns.
             target: What `PairedPatches` returns beside the patches.
         """
-        distance = self.relative_distance(*prediction["position"].float(), target["offset_mm"])
+        position, center_mm = prediction["position"].float(), target["center_mm"]
+        first, second = ([pair[side] for pair in self.pairs] for side in range(2))
+        distance = self.relative_distance(position[first], position[second], center_mm[first] - center_mm[second])
         similarity = distance.new_zeros(())
         for patch in range(2):
             similarity = similarity + self.similarity(

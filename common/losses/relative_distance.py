@@ -57,9 +57,9 @@ class RelativeDistanceLoss(nn.Module):
         """Return the loss. Shape ().
 
         Args:
-            position: Positions of the first patches. Shape (B, 3).
-            other_position: Positions of the second patches. Shape (B, 3).
-            true_offset_mm: First center minus second center in mm. Shape (B, 3).
+            position: Positions of the first patches. Shape (..., 3).
+            other_position: Positions of the second patches. Shape (..., 3).
+            true_offset_mm: First center minus second center in mm. Shape (..., 3).
         """
         error = offset_mm(position, other_position, self.distance_range_mm) - true_offset_mm
         if self.normalize:

@@ -167,20 +167,20 @@ class PairedMedLAM(nn.Module):
         self.network = network
 
     def forward(self, patches: torch.Tensor) -> dict[str, torch.Tensor | list[torch.Tensor]]:
-        """Return positions of the originals and features of originals and copies.
+        """Return positions and features of originals and copies.
 
         Args:
             patches: Original 0 and 1, deformed copy 0 and 1. Shape (4, B, C, *patch_size).
 
         Returns:
-            `position`: shape (2, B, 3). `original_maps`, `deformed_maps`: features, coarse to fine, of shape
+            `position`: shape (4, B, 3). `original_maps`, `deformed_maps`: features, coarse to fine, of shape
             (2, B, 4b, d, h, w) each.
         """
         batch = patches.shape[1]
         encoded = self.network.encode(patches.flatten(0, 1))
         maps = [m.unflatten(0, (4, batch)) for m in self.network.decode(encoded)]
         return {
-            "position": self.network.locate([encoded[-1][: 2 * batch]]).unflatten(0, (2, batch)),
+            "position": self.network.locate(encoded).unflatten(0, (4, batch)),
             "original_maps": [m[:2] for m in maps],
             "deformed_maps": [m[2:] for m in maps],
         }

@@ -140,7 +140,7 @@ class PairedPatches:
 
         Returns:
             Patches of shape (4, B, 1, *patch_size), float32: original 0 and 1, deformed copy 0 and 1. And
-            `offset_mm`, center of original 0 minus center of original 1, (B, 3); `points`, voxels in each original,
+            `center_mm`, where the center of each patch is in its scan, (4, B, 3); `points`, voxels in each original,
             (2, N, 3), int64; `points_mm`, the same in the scan, (2, B, N, 3); `coordinates_mm`, where each voxel of the
             copies comes from, (2, B, 3, *patch_size). All in the order of the spatial axes, on the scans' device.
 
@@ -164,11 +164,13 @@ class PairedPatches:
         original = torch.stack(originals, dim=1).float()
         start = torch.stack(starts, dim=1)
         points = torch.stack([self._draw_points(patch) for patch in original])
+        coordinates = torch.stack(coordinates_mm, dim=1)
+        middle = coordinates[:, :, :, self.half[0], self.half[1], self.half[2]]
         target = {
-            "offset_mm": (start[0] - start[1]) * self.spacing_mm,
+            "center_mm": torch.cat([(start + self.half) * self.spacing_mm, middle.cpu()]),
             "points": points,
             "points_mm": (start[:, :, None] + points[:, None]) * self.spacing_mm,
-            "coordinates_mm": torch.stack(coordinates_mm, dim=1),
+            "coordinates_mm": coordinates,
         }
         return torch.cat([original, torch.stack(copies, dim=1)]), {k: v.to(device) for k, v in target.items()}
 

@@ -50,10 +50,15 @@ class TestPairs:
                     inside = all(0 <= p < n for p, n in zip(place, scan.shape[1:], strict=True))
                     assert value.item() == pytest.approx(value_at(place).item() if inside else 0.0, rel=1e-5)
 
-    def test_offset_is_the_distance_of_the_originals(self, pairs):
-        _, target = pairs([ramp(60, 60, 60)])
-        first, second = (target["points_mm"][n, 0] - target["points"][n] * torch.tensor(SPACING) for n in range(2))
-        torch.testing.assert_close(target["offset_mm"][0], (first - second)[0])
+    def test_centers_of_all_four_patches(self, pairs):
+        patches, target = pairs([ramp(60, 60, 60)])
+        spacing = torch.tensor(SPACING)
+        for number, patch in enumerate(patches[:2, 0, 0]):
+            place = target["center_mm"][number, 0] / spacing
+            expected = value_at(place).item() if ((place >= 0) & (place < 60)).all() else 0.0
+            assert patch[8, 8, 16].item() == pytest.approx(expected)
+        middle = target["coordinates_mm"][:, 0, :, 8, 8, 16]
+        torch.testing.assert_close(target["center_mm"][2:, 0], middle)
 
     def test_coordinates_follow_the_deformation_exactly(self):
         pairs = PairedPatches((16, 16, 16), SPACING, prob=1.0, noise_std=0.0, tone_slope=1e-6, tone_ranges=[[0, 0]])
