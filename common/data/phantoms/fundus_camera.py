@@ -74,8 +74,16 @@ class Camera:
 # The order numbers the random streams: append only. The first is the source.
 CAMERAS: dict[str, Camera] = {
     "a": Camera(
-        summary="source: tabletop camera, neutral colors, sharp, evenly lit",
+        summary="source: tabletop camera, neutral colors, sharp, evenly lit; exposure and balance vary",
         population=Population(),
+        balance_spread=0.12,
+        exposure=(0.17, 0.32),
+        gamma=(1.8, 2.3),
+        contrast=(0.9, 1.15),
+        saturation=(0.9, 1.1),
+        haze=(0.0, 0.15),
+        blur_mm=(0.008, 0.024),
+        noise=(0.01, 0.025),
     ),
     "b": Camera(
         summary="mild: another maker's warmer, flatter and softer picture, compressed",
