@@ -12,6 +12,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 
 import fire
 import torch
@@ -69,9 +70,17 @@ def bench_localization(
         OrganTemplate(str(i), i + 1, 1, torch.zeros(1, 6, 3), torch.zeros(1, 6, 3), tuple(maps)) for i in range(organs)
     ]
     expected = points.flatten(0, 1) + 3.0 * torch.randn(6 * organs, 3)
-    results = {}
+    reference_s = 0.0
+
+    def report(name: str, count: int, function: Callable[[], object]) -> float:
+        wall_s, cpu_s = seconds(function)
+        ratio = f"{count * reference_s / cpu_s:6.1f} times less CPU than published" if reference_s else ""
+        print(f"{name:30s} {wall_s:8.1f} s wall {cpu_s:8.1f} s CPU {ratio}", flush=True)
+        return cpu_s
+
     if published:
-        results["published way, 1 organ"] = seconds(lambda: published_way(network, volume, points[0], templates[0]))
+        way = partial(published_way, network, volume, points[0], templates[0])
+        reference_s = report("published way, 1 organ", 1, way)
     fast_network = network.to(memory_format=torch.channels_last_3d)
     for count, search in ((1, "exact"), (organs, "exact"), (organs, "fast")):
         inferer = LocalizationInferer(templates[:count], search=search)
@@ -82,12 +91,7 @@ def bench_localization(
             return expected[: 6 * count]
 
         inferer._expect = expect
-        results[f"ours, {search}, {count} organs"] = seconds(lambda run=inferer: run.locate(volume, fast_network))
-    reference = results.get("published way, 1 organ")
-    for name, (wall_s, cpu_s) in results.items():
-        count = int(name.split(",")[-1].split()[0])
-        ratio = "" if reference is None else f"{count * reference[1] / cpu_s:6.1f} times less CPU than published"
-        print(f"{name:26s} {wall_s:8.1f} s wall {cpu_s:8.1f} s CPU {ratio}", flush=True)
+        report(f"ours, {search}, {count} organs", count, partial(inferer.locate, volume, fast_network))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
