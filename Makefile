@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Where `make demo` writes.
 DEMO_DIR ?= demo
-# How many seeds `make bench-volume-fusion` runs; it writes to runs/.
+# How many seeds the benchmarks of methods run; they write to runs/.
 SEEDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint types test test-all bench bench-volume-fusion demo clean
+.PHONY: help install format lint types test test-all bench bench-volume-fusion bench-adaptation bench-localization bench-maco demo clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,12 +45,26 @@ test-all: $(READY) ## Run every test that this machine can run
 bench: $(READY) ## Measure speed as ratios against plain implementations in the same run
 	$(BIN)/python -m tests.benchmarks.bench_fusion
 	$(BIN)/python -m tests.benchmarks.bench_pct_net
+	$(BIN)/python -m tests.benchmarks.bench_adaptation
+	$(BIN)/python -m tests.benchmarks.bench_maco
+	$(BIN)/python -m tests.benchmarks.bench_box_prompt
+	$(BIN)/python -m tests.benchmarks.bench_localization
+	$(BIN)/python -m tests.benchmarks.bench_evaluation
 
 bench-volume-fusion: $(READY) ## Does pretraining pay? Phantoms, SEEDS seeds, scratch against pretrained
 	$(BIN)/python -m common.tools bench_volume_fusion --seeds $(SEEDS)
 
-demo: $(READY) ## Phantoms, then every bundle through its real JSON, then a report with pictures
-	$(BIN)/python -m common.tools demo --output_dir $(DEMO_DIR)
+bench-adaptation: $(READY) ## Does adaptation pay? Five methods, two protocols, four camera domains, SEEDS seeds
+	$(BIN)/python -m common.tools bench_adaptation --seeds $(SEEDS)
+
+bench-localization: $(READY) ## Boxes from one and from three templates, regression alone and with search, SEEDS seeds
+	$(BIN)/python -m common.tools bench_localization --seeds $(SEEDS)
+
+bench-maco: $(READY) ## Scribbles against full labels: seven methods, four amounts of scribbles, SEEDS seeds
+	$(BIN)/python -m common.tools bench_maco --seeds $(SEEDS)
+
+demo: $(READY) ## Phantoms, then every bundle (or one: B=name) through its real JSON, then a report with pictures
+	$(BIN)/python -m common.tools demo --output_dir $(DEMO_DIR) $(if $(B),--bundle $(B))
 
 clean: ## Remove the environment, caches, demo and benches; data, weights and output of your runs stay
 	rm -rf $(VENV) $(DEMO_DIR) runs dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache

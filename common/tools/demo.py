@@ -7,22 +7,26 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..data.label_names import load_label_names
 from ..data.mask_values import MaskConvention
-from ..data.phantoms import write_fundus_phantoms, write_torso_phantoms
+from ..data.phantoms import write_fundus_phantoms, write_heart_phantoms, write_torso_phantoms
 from ..handlers.case_metrics import format_summary
 from ..handlers.domain_metrics import format_domains
-from .pictures import draw_case, draw_fusion, draw_photograph
+from .pictures import SOFT_TISSUE_HU, draw_case, draw_fusion, draw_photograph
 from .runs import ensure_phantoms, find_bundles, read_summary, run_bundle
 
 # How each kind is written, and which of its files last.
 PHANTOMS: dict[str, tuple[Callable[..., object], str]] = {
     "torso": (write_torso_phantoms, "dataset.json"),
     "fundus": (write_fundus_phantoms, "domain_e/dataset.json"),
+    "heart": (write_heart_phantoms, "dataset.json"),
 }
+# Intensities shown black and white; None for percentiles of the volume.
+WINDOWS = {"torso": SOFT_TISSUE_HU, "heart": None}
 MAX_PICTURES = 3
 
 _logger = logging.getLogger(__name__)
@@ -72,7 +76,7 @@ def _demo_bundle(bundle: Path, root: Path) -> str:
             **{key: _fill(value, data, run) for key, value in step["overrides"].items()},
         }
         seconds[name] = run_bundle(bundle, step["configs"], overrides)
-    figures = {"torso": _torso_figures, "fundus": _fundus_figures}[kind]
+    figures = _fundus_figures if kind == "fundus" else partial(_volume_figures, window=WINDOWS[kind])
     return _section(plan["title"], seconds, *figures(bundle, data, run, root / "report"))
 
 
@@ -80,7 +84,9 @@ def _fill(value: Any, data: Path, run: Path) -> Any:
     return value.format(data=data, run=run) if isinstance(value, str) else value
 
 
-def _torso_figures(bundle: Path, data: Path, run: Path, report: Path) -> tuple[str, list[tuple[str, str]]]:
+def _volume_figures(
+    bundle: Path, data: Path, run: Path, report: Path, window: tuple[float, float] | None
+) -> tuple[str, list[tuple[str, str]]]:
     """Table of the scores, and names and captions of the pictures, which go to `report`."""
     report.mkdir(parents=True, exist_ok=True)
     table = format_summary(read_summary(run / "evaluate"))
@@ -92,7 +98,7 @@ def _torso_figures(bundle: Path, data: Path, run: Path, report: Path) -> tuple[s
         name = Path(case["image"]).name.removesuffix(".nii.gz")
         picture = report / f"{bundle.name}_{name}.png"
         prediction = run / "evaluate" / f"{name}_seg.nii.gz"
-        draw_case(data / case["image"], prediction, data / case["label"], picture, names)
+        draw_case(data / case["image"], prediction, data / case["label"], picture, names, window)
         figures.append((picture.name, f"{name}: image, prediction, reference"))
     if (run / "pretrain").is_dir():
         picture = report / f"{bundle.name}_fused.png"

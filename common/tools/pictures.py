@@ -26,7 +26,7 @@ def draw_case(
     reference_file: str | Path | None,
     output_file: str | Path,
     label_names: Mapping[int, str] | None = None,
-    window: tuple[float, float] = SOFT_TISSUE_HU,
+    window: tuple[float, float] | None = SOFT_TISSUE_HU,
 ) -> None:
     """Draw image, prediction and reference in three planes through the middle of the labelled voxels.
 
@@ -36,7 +36,8 @@ def draw_case(
         reference_file: The same, or None.
         output_file: PNG to write.
         label_names: Names for the legend; None leaves it out.
-        window: Intensities shown black and white; by default a soft-tissue window in HU.
+        window: Intensities shown black and white, by default a soft-tissue window in HU; None for percentiles 1 and 99
+            of the image, as suits MR.
     """
     image = nib.as_closest_canonical(nib.load(image_file))
     maps = [nib.as_closest_canonical(nib.load(f)) for f in (prediction_file, reference_file) if f is not None]
@@ -44,6 +45,7 @@ def draw_case(
     shown = labels[-1] if labels[-1].any() else np.ones_like(labels[-1])
     center = [int(np.median(axis)) for axis in np.nonzero(shown)]
     values = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+    low, high = np.percentile(values, (1, 99)) if window is None else window
     spacing_mm = image.header.get_zooms()[:3]
     colors = _label_colors(max(int(m.max()) for m in labels))
     size_mm = [step * count for step, count in zip(spacing_mm, values.shape, strict=True)]
@@ -56,7 +58,7 @@ def draw_case(
         rest = [a for a in (0, 1, 2) if a != axis]
         aspect = spacing_mm[rest[1]] / spacing_mm[rest[0]]
         for column, panel in enumerate(axes[row]):
-            panel.imshow(_slice(values, axis, center[axis]), cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect)
+            panel.imshow(_slice(values, axis, center[axis]), cmap="gray", vmin=low, vmax=high, aspect=aspect)
             if column:
                 panel.imshow(colors[_slice(labels[column - 1], axis, center[axis])], aspect=aspect)
             panel.set_axis_off()
