@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..command_line import run_commands
 from .bench_adaptation import bench_adaptation
 from .bench_localization import bench_localization
@@ -13,7 +15,7 @@ from .json_form import format_json
 
 def main() -> None:
     """Run one tool; a refusal ends with its message and exit status 1."""
-    commands = {
+    commands: dict[str, Callable[..., object]] = {
         "demo": demo,
         "bench_adaptation": bench_adaptation,
         "bench_localization": bench_localization,
