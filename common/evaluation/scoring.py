@@ -18,7 +18,6 @@ from typing import Any
 from tqdm import tqdm
 
 from ..data.problems import DatasetError, Problem
-from ..data.readers import load_itk
 from ..files import write_text_atomically
 from .masks import CaseMasks, read_case_masks, resample_masks, structure_files
 from .pairs import Pair, pair_files
@@ -193,9 +192,11 @@ def _run(
         for pair in pairs:
             yield pair, _score_case(pair, settings)
         return
-    # spawned: a fork of a process with threads (PyTorch, ITK) may hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=load_itk) as pool:
+    # A fork of this process, whose libraries have threads, may hang; each fork of a server that has only imported
+    # does not, and need not import again.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
         futures = {pool.submit(_score_case, pair, settings): pair for pair in pairs}
         try:
             for future in as_completed(futures):
