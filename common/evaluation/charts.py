@@ -70,8 +70,7 @@ def significance_panels(maps: Mapping[str, Sequence[Sequence[float]]], names: Se
     figure = Figure(figsize=(1.2 + columns * side, 0.8 + rows * (side + 0.2)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     levels = [0, alpha / 50, alpha / 5, alpha, 1.000001]
-    colormap = mpl.colors.ListedColormap([*SIGNIFICANT_COLORS[::-1], NEUTRAL_COLOR])
-    colormap.set_bad("white")
+    colormap = mpl.colors.ListedColormap([*SIGNIFICANT_COLORS[::-1], NEUTRAL_COLOR]).with_extremes(bad="white")
     norm = mpl.colors.BoundaryNorm(levels, colormap.N)
     for panel, (title, p_values) in zip(panels.flat, maps.items(), strict=False):
         panel.imshow(np.ma.masked_invalid(np.asarray(p_values, dtype=float)), cmap=colormap, norm=norm)

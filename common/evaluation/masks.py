@@ -117,7 +117,7 @@ def read_case_masks(path: Path, label_set: LabelSet) -> CaseMasks:
     array, grid = canonical(volume)
     array = _whole_numbers(path, array)
     if volume.num_channels == 1:
-        return CaseMasks(grid, _split_label_map(path, array.reshape(grid.shape), label_set))
+        return CaseMasks(grid, split_label_map(path, array.reshape(grid.shape), label_set))
     if volume.num_channels != len(label_set.structures):
         found = f"{volume.num_channels} channels or time points"
         rule = f"must be a label map or have a channel for each of the {len(label_set.structures)} structures"
@@ -168,6 +168,33 @@ def resample_masks(case: CaseMasks, grid: Grid) -> CaseMasks:
     to_source = np.linalg.inv(case.grid.affine) @ grid.affine
     masks = {name: mask and _resample(mask, to_source, grid) for name, mask in case.masks.items()}
     return CaseMasks(grid, masks, case.missing)
+
+
+def split_label_map(path: str | Path, label_map: np.ndarray, label_set: LabelSet) -> dict[str, CroppedMask | None]:
+    """Cut each structure out of a label map, which is looked at as a whole only once.
+
+    Args:
+        path: Its file, for messages.
+        label_map: Whole numbers from 0, of any shape.
+        label_set: Structures to cut out.
+
+    Returns:
+        Mask by structure; None where it is not there.
+
+    Raises:
+        DatasetError: If the structures have no labels, or the map holds others than theirs.
+    """
+    windows = label_windows(label_map)
+    known = {label for structure in label_set.structures for label in structure.labels}
+    if not known:
+        rule = "must have a channel per structure, or be a folder with a file per structure"
+        raise refusal(path, rule, "a label map", "convert it: the structures of this label set overlap")
+    outside = sorted(set(windows) - known - set(label_set.ignore_labels))
+    if outside:
+        some = ", ".join(map(str, outside[:8])) + (", ..." if len(outside) > 8 else "")
+        remedy = "use the label set of this data, map the values, or list them in its ignore_labels"
+        raise refusal(path, "must hold labels of the label set", f"{some} outside of it", remedy)
+    return {structure.name: _cut(label_map, windows, structure) for structure in label_set.structures}
 
 
 def structure_files(folder: Path) -> dict[str, Path]:
@@ -226,21 +253,6 @@ def _whole_numbers(path: Path, array: np.ndarray) -> np.ndarray:
     if low < 0 or high > MAX_LABEL:
         raise refusal(path, f"must hold labels from 0 to {MAX_LABEL}", f"values from {low:g} to {high:g}", "map them")
     return whole.astype(np.uint16)
-
-
-def _split_label_map(path: Path, label_map: np.ndarray, label_set: LabelSet) -> dict[str, CroppedMask | None]:
-    """Cut each structure out of a label map."""
-    windows = label_windows(label_map)
-    known = {label for structure in label_set.structures for label in structure.labels}
-    if not known:
-        rule = "must have a channel per structure, or be a folder with a file per structure"
-        raise refusal(path, rule, "a label map", "convert it: the structures of this label set overlap")
-    outside = sorted(set(windows) - known - set(label_set.ignore_labels))
-    if outside:
-        some = ", ".join(map(str, outside[:8])) + (", ..." if len(outside) > 8 else "")
-        remedy = "use the label set of this data, map the values, or list them in its ignore_labels"
-        raise refusal(path, "must hold labels of the label set", f"{some} outside of it", remedy)
-    return {structure.name: _cut(label_map, windows, structure) for structure in label_set.structures}
 
 
 def _cut(label_map: np.ndarray, windows: dict[int, tuple[slice, ...]], structure: Structure) -> CroppedMask | None:

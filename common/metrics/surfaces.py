@@ -95,7 +95,7 @@ def mask_window(mask: np.ndarray) -> tuple[slice, ...]:
     Returns:
         One slice an axis; slices of length zero where the mask is empty.
     """
-    window = []
+    window: list[slice] = []
     for axis in range(mask.ndim):
         # the box found so far is enough to look at
         found = np.flatnonzero(mask[tuple(window)].any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
@@ -119,7 +119,7 @@ def _surface_dice(predicted: np.ndarray, true: np.ndarray, spacing: np.ndarray, 
     areas_mm2 = _element_areas_mm2(tuple(spacing.tolist()))
     codes = _corner_codes(predicted), _corner_codes(true)
     surfaces = [(code != 0) & (code != areas_mm2.size - 1) for code in codes]
-    distances_mm = _distances_mm(*surfaces, spacing, tolerance_mm)
+    distances_mm = _distances_mm(surfaces[0], surfaces[1], spacing, tolerance_mm)
     within = total = 0.0
     for code, surface, distance_mm in zip(codes, surfaces, distances_mm, strict=True):
         area_mm2 = areas_mm2[code[surface]]

@@ -75,7 +75,7 @@ def test_the_map_is_scipys_test_with_holm():
     raw = [wilcoxon(losses[a], losses[b], alternative="less").pvalue for a, b in ((0, 1), (1, 0))]
     p_values = significance_map(losses)
     assert p_values[0, 1] == pytest.approx(min(1, 2 * raw[0]))
-    assert p_values[1, 0] == pytest.approx(1)
+    assert p_values[1, 0] == pytest.approx(max(raw[1], p_values[0, 1]))
 
 
 def test_equal_algorithms_are_not_tested_into_a_difference():
@@ -91,7 +91,7 @@ def test_the_bootstrap_has_the_spread_of_the_mean():
     assert means.mean(axis=0)[:, 0] == pytest.approx(values.mean(axis=(1, 2)), abs=0.002)
     assert means.std(axis=0)[:, 0] == pytest.approx(values[:, :, 0].std(axis=1) / np.sqrt(200), rel=0.1)
     # the same cases for both: what makes a case difficult cancels out
-    assert (means[:, 0] - means[:, 1]).std() < 0.5 * means[:, 0].std()
+    assert (means[:, 0] - means[:, 1]).std() < 0.7 * means[:, 0].std()
     np.testing.assert_array_equal(means, bootstrap_means(values, 2000, np.random.default_rng(0)))
 
 
