@@ -104,7 +104,7 @@ def test_mode_of_fmunet_is_read_from_its_kernels(fm_state):
 
 
 def test_names_and_modes_are_checked(fm_state):
-    with pytest.raises(ValueError, match="name must be one of pctnet, fmunet, .*got 'unet'"):
+    with pytest.raises(ValueError, match=r"name must be one of pctnet, fmunet, .*got 'unet'"):
         convert_state_dict("unet", fm_state)
     with pytest.raises(ValueError, match="resolution_mode must be 0, 1 or 2, or be left out, got 3"):
         convert_state_dict("fmunet", fm_state, resolution_mode=3)
