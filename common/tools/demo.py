@@ -28,6 +28,8 @@ PHANTOMS: dict[str, tuple[Callable[..., object], str]] = {
 # Intensities shown black and white; None for percentiles of the volume.
 WINDOWS = {"torso": SOFT_TISSUE_HU, "heart": None}
 MAX_PICTURES = 3
+# What the demo of a bundle runs.
+PLAN = "docs/demo.json"
 
 _logger = logging.getLogger(__name__)
 
@@ -51,14 +53,19 @@ def demo(output_dir: str = "demo", bundle: str | None = None) -> None:
         if bundle not in names:
             raise ValueError(f"There is no bundle {bundle!r}; there are {', '.join(names)}.")
         bundles = [path for path in bundles if path.name == bundle]
-    sections = [_demo_bundle(path, root) for path in bundles]
+    shown = [path for path in bundles if (path / PLAN).is_file()]
+    for path in bundles:
+        if path not in shown:
+            _logger.info("%s has no %s, and so no part in the demo", path.name, PLAN)
+    sections = [_demo_bundle(path, root) for path in shown]
     page = root / "report" / "index.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(_page(sections, time.perf_counter() - start))
     _logger.info("Done in %.0f s. Open %s", time.perf_counter() - start, page)
 
 
 def _demo_bundle(bundle: Path, root: Path) -> str:
-    plan: dict[str, Any] = json.loads((bundle / "docs" / "demo.json").read_text())
+    plan: dict[str, Any] = json.loads((bundle / PLAN).read_text())
     options = dict(plan["phantoms"])
     kind = options.pop("kind")
     data, run = root / "data" / f"{bundle.name}_{kind}", root / bundle.name
