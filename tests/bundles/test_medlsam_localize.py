@@ -124,6 +124,7 @@ class TestLocalization:
         same = [ours[o].whole == expected[o].whole for o in ("spleen", "left_kidney", "gallbladder")]
         assert sum(same) >= 2
 
+    @pytest.mark.slow
     def test_slabs_fast_search_and_several_steps(self, run_config, torso, weights, tmp_path):
         options = {**overrides(torso, weights, tmp_path), "slab_mm": 30.0, "search": "fast", "num_steps": 2}
         run_config(BUNDLE, LOCALIZE, options)
@@ -133,6 +134,7 @@ class TestLocalization:
 
 
 class TestBadInput:
+    @pytest.mark.slow
     def test_grids_of_any_kind(self, run_config, torso, weights, tmp_path):
         """Exactly the network's spacing, oblique, flipped, smaller than a patch: boxes in the scan as stored."""
         rng = np.random.default_rng(0)
