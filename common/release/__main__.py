@@ -1,0 +1,15 @@
+"""Command line: `python -m common.release package | verify | new_bundle`; alone, it lists them."""
+
+from __future__ import annotations
+
+from ..command_line import run_commands
+from .archive import package
+
+
+def main() -> None:
+    """Run one command; a refusal ends with its message and exit status 1."""
+    run_commands({"package": package}, name="python -m common.release")
+
+
+if __name__ == "__main__":
+    main()
