@@ -5,8 +5,15 @@ from .commands import compare, score
 from .comparison import compare_algorithms
 from .protocols import METRICS, PROTOCOLS
 from .scores import ScoreTable
-from .scoring import ScoredFolder, score_folder
-from .structures import LabelSet, Structure, load_label_set, shipped_label_sets
+from .scoring import ScoredFolder, Settings, score_folder, score_pairs
+from .structures import (
+    LabelSet,
+    Structure,
+    label_set_of_names,
+    label_set_of_pictures,
+    load_label_set,
+    shipped_label_sets,
+)
 
 __all__ = [
     "METRICS",
@@ -15,13 +22,17 @@ __all__ = [
     "LabelSet",
     "ScoreTable",
     "ScoredFolder",
+    "Settings",
     "Structure",
     "compare",
     "compare_algorithms",
+    "label_set_of_names",
+    "label_set_of_pictures",
     "load_algorithms",
     "load_groups",
     "load_label_set",
     "score",
     "score_folder",
+    "score_pairs",
     "shipped_label_sets",
 ]

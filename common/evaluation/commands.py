@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,13 @@ from ..data.problems import DatasetError
 from ..files import write_text_atomically
 from .algorithms import load_algorithms, load_groups
 from .comparison import compare_algorithms
-from .masks import read_case_masks
-from .overlays import draw_disagreement, read_backdrop, worst_cases
+from .overlays import find_image
 from .protocols import METRICS
-from .reports import comparison_page, comparison_table, score_page, score_table, text_table
-from .scores import ScoreTable
-from .scoring import ScoredFolder, read_prediction, score_folder
+from .reports import comparison_page, comparison_table, score_table, text_table
+from .score_report import saved_overlays, write_score_report
+from .scoring import score_folder
 
 logger = logging.getLogger(__name__)
-
-OVERLAY_DIR = "overlays"
 
 
 def score(
@@ -62,7 +60,6 @@ def score(
         ValueError: If an option is not what it may be.
     """
     output = Path(output_dir)
-    (output / "report.html").unlink(missing_ok=True)
     scored = score_folder(
         predictions,
         references,
@@ -74,8 +71,7 @@ def score(
         str(reference_suffix),
         num_workers,
     )
-    overlays = _draw_worst(scored, output / OVERLAY_DIR, num_worst, images)
-    write_text_atomically(score_page(scored.table, scored.summary, overlays), output / "report.html")
+    write_score_report(scored, output, num_worst, None if images is None else partial(find_image, images))
     logger.info("%s", text_table(*score_table(scored.summary)))
     for rule in (*scored.summary["rules"], *scored.summary["notes"]):
         logger.info("- %s", rule)
@@ -83,31 +79,6 @@ def score(
     problems = scored.missing_problems()
     if problems:
         raise DatasetError(problems)
-
-
-def _draw_worst(scored: ScoredFolder, folder: Path, count: int, images: str | None) -> list[tuple[bytes, str]]:
-    """Draw the worst cases, keep the pictures for a comparison, and return them with their captions."""
-    for old in folder.glob("*.png"):
-        old.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    pairs = {pair.case: pair for pair in scored.pairs}
-    pictures = []
-    for case, structure in worst_cases(scored.table, "dice", count):
-        reference = read_case_masks(pairs[case].reference, scored.settings.label_set)
-        prediction = read_prediction(pairs[case], reference, scored.settings)
-        predicted = None if prediction is None else prediction.masks.get(structure)
-        backdrop = None if images is None else read_backdrop(images, case, reference.grid)
-        caption = _caption(scored.table, case, structure)
-        picture = draw_disagreement(predicted, reference.masks[structure], reference.grid, backdrop, caption)
-        (folder / f"{case}.png").write_bytes(picture)
-        pictures.append((picture, caption))
-    return pictures
-
-
-def _caption(table: ScoreTable, case: str, structure: str) -> str:
-    i, j = table.cases.index(case), table.structures.index(structure)
-    mean = float(table.case_means("dice")[i])
-    return f"{case}: mean Dice {mean:.3f}; {structure} {table.values['dice'][i, j]:.3f} ({table.outcomes[i, j]})"
 
 
 def compare(
@@ -152,33 +123,21 @@ def compare(
         )
     groups = {} if metadata is None else load_groups(metadata, columns, algorithms.cases)
     result = compare_algorithms(algorithms, _strings(metrics), groups, alpha, num_resamples, seed)
-    overlays = {
-        name: list(_saved_overlays(Path(path), num_worst))
-        for name, path in zip(algorithms.names, paths, strict=True)
-        if "dice" in algorithms.values
-    }
+    overlays = {name: list(saved_overlays(path, num_worst)) for name, path in zip(algorithms.names, paths, strict=True)}
     output = Path(output_dir)
     write_text_atomically(json.dumps(result, indent=4) + "\n", output / "comparison.json")
     write_text_atomically(_long_form(result), output / "comparison.csv")
     write_text_atomically(comparison_page(algorithms, result, overlays), output / "report.html")
     for metric, found in result["metrics"].items():
-        logger.info("%s\n%s\n", METRICS[metric].title, text_table(*comparison_table(found)))
+        logger.info("%s\n%s", METRICS[metric].title, text_table(*comparison_table(found)))
+        for conclusion in found["conclusions"]:
+            logger.info("%s", conclusion)
+        logger.info("")
     for rule in result["rules"]:
         logger.info("- %s", rule)
     for warning in result["warnings"]:
         logger.warning("WARNING %s", warning)
     logger.info("Written to %s: comparison.csv, comparison.json, report.html", output)
-
-
-def _saved_overlays(folder: Path, count: int) -> Iterator[tuple[bytes, str]]:
-    """Yield the pictures of the worst cases that `score` has drawn."""
-    if not folder.is_dir():
-        return
-    table = ScoreTable.read(folder)
-    for case, structure in worst_cases(table, "dice", count):
-        picture = folder / OVERLAY_DIR / f"{case}.png"
-        if picture.is_file():
-            yield picture.read_bytes(), _caption(table, case, structure)
 
 
 def _long_form(result: dict[str, Any]) -> str:

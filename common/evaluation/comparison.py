@@ -10,7 +10,7 @@ import numpy as np
 
 from .algorithms import Algorithms
 from .protocols import METRICS
-from .rules import aggregation_rules, rank_warnings, sample_warnings
+from .rules import aggregation_rules, conclusions, rank_warnings, sample_warnings
 from .scores import mean_of_scored
 from .statistics import CONFIDENCE, RANKINGS, GroupTest, bootstrap_means, compare_groups, significance_map
 
@@ -73,6 +73,8 @@ def compare_algorithms(
                 for column, labels in (groups or {}).items()
             },
         }
+        found = result["metrics"][metric]
+        found["conclusions"] = conclusions(metric, found, OVERALL, alpha)
         result["warnings"] += rank_warnings(metric, algorithms.names, result["metrics"][metric]["summary"])
     return result
 

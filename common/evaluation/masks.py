@@ -11,10 +11,10 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 from scipy.ndimage import affine_transform
 
+from ..data.photographs import read_mask
 from ..data.problems import refusal
 from ..data.readers import GEOMETRY_TOLERANCE_MM, Volume, case_name, displacement_mm, image_suffix, read_volume
-from ..metrics.segmentation import joint_window, label_windows
-from ..metrics.surfaces import mask_window
+from ..metrics.windows import joint_window, label_windows, mask_window
 from .structures import LabelSet, Structure
 
 # Folder inside a case's folder that AbdomenAtlas puts its files into.
@@ -101,7 +101,8 @@ def read_case_masks(path: Path, label_set: LabelSet) -> CaseMasks:
 
     Args:
         path: Label map; file with one channel per structure, in the order of the set; or folder with one file per
-            structure, named after it, in the folder itself or in `segmentations`.
+            structure, named after it, in the folder itself or in `segmentations`; where the set has gray ranges, a
+            picture as `read_mask` takes it.
         label_set: Structures to read.
 
     Returns:
@@ -113,6 +114,8 @@ def read_case_masks(path: Path, label_set: LabelSet) -> CaseMasks:
     """
     if path.is_dir():
         return _read_folder(path, label_set)
+    if label_set.is_gray:
+        return _read_picture(path, label_set)
     volume = read_volume(path)
     array, grid = canonical(volume)
     array = _whole_numbers(path, array)
@@ -130,7 +133,7 @@ def read_case_masks(path: Path, label_set: LabelSet) -> CaseMasks:
 
 
 def canonical(volume: Volume) -> tuple[np.ndarray, Grid]:
-    """Turn a 3D volume to the orientation closest to RAS: axes change places and directions, values stay.
+    """Turn a 3D volume to the orientation closest to RAS, a picture to rows and columns; values stay.
 
     Args:
         volume: As read.
@@ -144,6 +147,8 @@ def canonical(volume: Volume) -> tuple[np.ndarray, Grid]:
         array = apply_orientation(array, orientation)
         affine = affine @ inv_ornt_aff(orientation, shape)
         shape = array.shape[:3]
+    elif affine is None and len(shape) == 2:  # the reader of pictures gives columns first
+        array, shape = np.swapaxes(array, 0, 1), shape[::-1]
     spacing_mm = (1.0,) * len(shape)
     if affine is not None:
         spacing_mm = tuple(float(s) for s in voxel_sizes(affine)[: len(shape)])
@@ -241,6 +246,16 @@ def _read_folder(folder: Path, label_set: LabelSet) -> CaseMasks:
             folder, "must hold a file for a structure", found, f"name files such as {label_set.names[0]}.nii.gz"
         )
     return case
+
+
+def _read_picture(path: Path, label_set: LabelSet) -> CaseMasks:
+    """Read a picture whose gray values say what a pixel is; structures may lie inside of each other."""
+    gray = read_mask(path)
+    masks = {}
+    for structure in label_set.structures:
+        low, high = structure.gray_range or (0, 0)
+        masks[structure.name] = _crop((gray >= low) & (gray <= high))
+    return CaseMasks(Grid(gray.shape, None, (1.0, 1.0)), masks)
 
 
 def _whole_numbers(path: Path, array: np.ndarray) -> np.ndarray:

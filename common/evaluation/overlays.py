@@ -44,19 +44,28 @@ def worst_cases(table: ScoreTable, metric: str, count: int) -> list[tuple[str, s
     return found
 
 
-def read_backdrop(images: str | Path, case: str, grid: Grid) -> np.ndarray | None:
-    """Return the first channel of a case's image; None, with a log entry, where none lies on the grid.
+def find_image(images: str | Path, case: str) -> Path | None:
+    """Return the image of a folder that is named after a case, with or without nnU-Net's `_0000`.
 
     Args:
-        images: Folder with an image named after the case, with or without nnU-Net's `_0000`.
+        images: Folder.
+        case: Name of the case.
+    """
+    paths = [Path(path) for path in sorted(glob.glob(str(Path(images) / f"{glob.escape(case)}*")))]  # noqa: PTH207
+    return next((path for path in paths if case_name(path) in (case, f"{case}_0000")), None)
+
+
+def read_backdrop(path: Path | None, case: str, grid: Grid) -> np.ndarray | None:
+    """Return intensities of a case's image; None, with a log entry, where it does not lie on the grid.
+
+    Args:
+        path: The image; None where there is none.
         case: Name of the case.
         grid: Grid of its masks.
 
     Returns:
-        Intensities, in the shape of the grid.
+        The first channel of a volume, the brightness of a picture, in the shape of the grid.
     """
-    paths = [Path(path) for path in sorted(glob.glob(str(Path(images) / f"{glob.escape(case)}*")))]  # noqa: PTH207
-    path = next((path for path in paths if case_name(path) in (case, f"{case}_0000")), None)
     try:
         volume = None if path is None else read_volume(path)
     except DatasetError as error:
@@ -65,7 +74,8 @@ def read_backdrop(images: str | Path, case: str, grid: Grid) -> np.ndarray | Non
     if volume is not None:
         array, image_grid = canonical(volume)
         if image_grid.coincides(grid):
-            return array.reshape(*grid.shape, -1)[..., 0]
+            channels = array.reshape(*grid.shape, -1)
+            return channels[..., 0] if len(grid.shape) == 3 else channels.mean(axis=-1)
     logger.warning("No image is shown for case %s: %s", case, f"{path} lies on another grid" if path else "none found")
     return None
 
@@ -78,7 +88,7 @@ def draw_disagreement(
     Args:
         prediction: Predicted mask in `grid`; None where it is empty.
         reference: Reference in `grid`; None where it is empty.
-        grid: Grid in RAS orientation; 2D images as they are stored.
+        grid: Grid in RAS orientation; pictures with rows first.
         image: Intensities in the shape of the grid; None for a plain backdrop.
         title: Heading.
 

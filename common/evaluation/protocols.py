@@ -17,27 +17,45 @@ class Metric:
     Attributes:
         name: Name, with its unit where it has one.
         title: Heading for people.
+        meaning: What it is, in a sentence for people.
         best: Value of a perfect prediction. Dice and NSD are better the higher, everything else the closer to 0.
     """
 
     name: str
     title: str
+    meaning: str
     best: float
 
-    def loss(self, value: float) -> float:
-        """Return how far a value is from the best one, at least 0."""
-        return abs(value - self.best)
 
+_HD95 = "Distance between the surfaces that 95 % of their points stay below"
+_ASD = "Mean distance between the surfaces, both directions"
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("dice", "Dice", 1.0),
-        Metric("nsd", "NSD", 1.0),
-        Metric("hd95_mm", "HD95 (mm)", 0.0),
-        Metric("asd_mm", "ASD (mm)", 0.0),
-        Metric("volume_difference_ml", "Volume difference (mL)", 0.0),
-        Metric("relative_volume_difference", "Relative volume difference", 0.0),
+        Metric("dice", "Dice", "Overlap: twice the common volume over the sum of both volumes; 1 is best.", 1.0),
+        Metric(
+            "nsd",
+            "NSD",
+            "Normalized surface Dice: share of both surfaces within the tolerance of the other; 1 is best.",
+            1.0,
+        ),
+        Metric("hd95_mm", "HD95 (mm)", f"{_HD95}, in mm; 0 is best.", 0.0),
+        Metric("hd95_px", "HD95 (pixels)", f"{_HD95}, in pixels; 0 is best.", 0.0),
+        Metric("asd_mm", "ASD (mm)", f"{_ASD}, in mm; 0 is best.", 0.0),
+        Metric("asd_px", "ASD (pixels)", f"{_ASD}, in pixels; 0 is best.", 0.0),
+        Metric(
+            "volume_difference_ml",
+            "Volume difference (mL)",
+            "Predicted less true volume in mL; below 0 is too small. Opposite signs cancel out in a mean.",
+            0.0,
+        ),
+        Metric(
+            "relative_volume_difference",
+            "Relative volume difference",
+            "The same as a share of the true volume (in 2D: area): 0.1 is 10 % too large.",
+            0.0,
+        ),
     )
 }
 
@@ -46,7 +64,14 @@ BOTH_EMPTY = "both empty"
 ONLY_PREDICTION = "only in prediction"
 ONLY_REFERENCE = "only in reference"
 MISSING = "missing prediction"
-OUTCOMES = (SCORED, ONLY_REFERENCE, ONLY_PREDICTION, BOTH_EMPTY, MISSING)
+# What became of a structure in a case, and what that means in a sentence for people.
+OUTCOMES = {
+    SCORED: "the structure is in both masks",
+    ONLY_REFERENCE: "it was not found at all",
+    ONLY_PREDICTION: "it was found where there is none",
+    BOTH_EMPTY: "there is none, and none was found",
+    MISSING: "there is no prediction to score",
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,8 @@ class StructureResult:
 
     Attributes:
         outcome: One of `OUTCOMES`.
-        values: Value by metric; NaN where it is not defined or the structure is not scored.
+        values: Value by metric; NaN where it is not defined or the structure is not scored. Distances are named in
+            pixels where images have no geometry; volumes in mL are 3D with geometry only.
     """
 
     outcome: str
@@ -134,13 +160,14 @@ def score_masks(
 
     Returns:
         Outcome and values. Volume differences are prediction minus reference; the relative one is a share of the
-        reference's volume. In 2D the volume in mL is not defined.
+        reference's volume.
     """
+    names = metric_names(grid)
     outcome = _outcome(prediction, reference, is_missing)
     if (reference is None and protocol.absent_is_missing) or (
         outcome == BOTH_EMPTY and not protocol.both_empty_is_perfect
     ):
-        return StructureResult(outcome, dict.fromkeys(METRICS, math.nan))
+        return StructureResult(outcome, dict.fromkeys(names, math.nan))
     if prediction is not None and reference is not None:
         window = common_window(prediction, reference)
         pair = prediction.within(window), reference.within(window)
@@ -152,12 +179,17 @@ def score_masks(
         score = MaskScore(0.0, 0.0, diagonal_mm, diagonal_mm)
     num_voxels = [0 if mask is None else mask.num_voxels for mask in (prediction, reference)]
     difference = num_voxels[0] - num_voxels[1]
-    voxel_ml = math.prod(grid.spacing_mm) / 1000 if len(grid.shape) == 3 else math.nan
     relative = difference / num_voxels[1] if num_voxels[1] else math.nan
-    return StructureResult(
-        outcome,
-        {**score._asdict(), "volume_difference_ml": difference * voxel_ml, "relative_volume_difference": relative},
-    )
+    volume_ml = difference * math.prod(grid.spacing_mm) / 1000
+    values = [*score, *([volume_ml] if "volume_difference_ml" in names else []), relative]
+    return StructureResult(outcome, dict(zip(names, values, strict=True)))
+
+
+def metric_names(grid: Grid) -> tuple[str, ...]:
+    """Return the metrics that masks of a grid are scored by; distances are in pixels where it has no geometry."""
+    unit = "px" if grid.affine is None else "mm"
+    volume = () if grid.affine is None or len(grid.shape) < 3 else ("volume_difference_ml",)
+    return ("dice", "nsd", f"hd95_{unit}", f"asd_{unit}", *volume, "relative_volume_difference")
 
 
 def _outcome(prediction: CroppedMask | None, reference: CroppedMask | None, is_missing: bool) -> str:

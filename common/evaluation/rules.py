@@ -80,6 +80,28 @@ def sample_warnings(algorithms: Algorithms, metrics: Sequence[str], alpha: float
             )
 
 
+def conclusions(metric: str, found: Mapping[str, Any], overall: str, alpha: float) -> list[str]:
+    """Say in a sentence for each algorithm which others it is significantly better than, the best mean first.
+
+    Args:
+        metric: Metric.
+        found: Figures of the comparison by this metric.
+        overall: Name of the map over all structures.
+        alpha: Level.
+    """
+    names = list(found["summary"])
+    sentences = []
+    for name, figures in sorted(
+        found["summary"].items(), key=lambda item: item[1]["ranks"][RANKINGS[0].name] or np.inf
+    ):
+        row = zip(names, found["significance"][overall][names.index(name)], strict=True)
+        beaten = [other for other, p in row if p is not None and p < alpha]
+        what = f"significantly better than {', '.join(beaten)}" if beaten else "not significantly better than any other"
+        mean = "none" if figures["mean"] is None else f"{figures['mean']:.3f}"
+        sentences.append(f"{name}: mean {METRICS[metric].title} {mean}; {what}.")
+    return sentences
+
+
 def rank_warnings(metric: str, names: Sequence[str], summary: Mapping[str, Any]) -> Iterator[str]:
     """Name the pairs of algorithms that not all rules put in the same order."""
     for first, second in itertools.combinations(names, 2):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.problems import refusal
 from ..files import write_text_atomically
-from .protocols import METRICS, MISSING, OUTCOMES, SCORED, Protocol
+from .protocols import MISSING, OUTCOMES, SCORED, Protocol
 from .structures import LabelSet
 
 COLUMNS = ("case", "structure", "metric", "value", "outcome")
@@ -139,27 +139,30 @@ def mean_of_scored(values: np.ndarray, axis: int) -> np.ndarray:
     return np.divide(total, count, out=np.full(count.shape, math.nan), where=count > 0)
 
 
-def summarize(table: ScoreTable, label_set: LabelSet, protocol: Protocol) -> dict[str, Any]:
+def summarize(
+    table: ScoreTable, label_set: LabelSet, protocol: Protocol, groups: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return what `summary.json` holds: how it was scored, and per structure mean, deviation, median and counts.
 
     Args:
         table: Scores.
         label_set: What was scored.
         protocol: Rule for empty masks.
+        groups: Group of each case. `groups` of the result has the means of each, `mean_over_groups` the mean of these,
+            in which every group weighs the same.
 
     Returns:
         Numbers, strings and lists only; None where there is no number.
     """
     structures = {}
     for j, structure in enumerate(label_set.structures):
-        columns = {metric: table.values[metric][:, j] for metric in METRICS}
+        columns = {metric: values[:, j] for metric, values in table.values.items()}
         counts = Counter(table.outcomes[:, j])
         structures[structure.name] = {
             "nsd_tolerance_mm": structure.nsd_tolerance_mm,
             **{metric: _statistics(column) for metric, column in columns.items()},
             "outcomes": {outcome: counts[outcome] for outcome in OUTCOMES},
         }
-    means = {metric: _number(mean_of_scored(table.structure_means(metric), axis=0)) for metric in METRICS}
     missing = {case: table.structures_with(case, MISSING) for case in table.cases}
     return {
         "label_set": label_set.title,
@@ -168,9 +171,39 @@ def summarize(table: ScoreTable, label_set: LabelSet, protocol: Protocol) -> dic
         "rules": [protocol.rule, MEAN_OVER_STRUCTURES],
         "num_cases": len(table.cases),
         "missing_predictions": {case: names for case, names in missing.items() if names},
-        "mean_over_structures": means,
+        "mean_over_structures": _means(table)["mean_over_structures"],
         "structures": structures,
+        **({} if groups is None else _group_means(table, groups)),
     }
+
+
+def _means(table: ScoreTable) -> dict[str, Any]:
+    """Return means over structures, and of each structure."""
+    means = {metric: table.structure_means(metric) for metric in table.values}
+    return {
+        "mean_over_structures": {metric: _number(mean_of_scored(values, axis=0)) for metric, values in means.items()},
+        "structures": {
+            structure: {metric: _number(values[j]) for metric, values in means.items()}
+            for j, structure in enumerate(table.structures)
+        },
+    }
+
+
+def _group_means(table: ScoreTable, groups: Mapping[str, str]) -> dict[str, Any]:
+    of_groups = {}
+    for group in dict.fromkeys(groups.values()):
+        rows = np.array([groups[case] == group for case in table.cases])
+        values = {metric: array[rows] for metric, array in table.values.items()}
+        cases = [case for case, is_in in zip(table.cases, rows, strict=True) if is_in]
+        part = ScoreTable(cases, table.structures, values, table.outcomes[rows])
+        of_groups[group] = {"num_cases": len(cases), **_means(part)}
+    over_groups = {
+        metric: _number(
+            mean_of_scored(np.array([g["mean_over_structures"][metric] for g in of_groups.values()], dtype=float), 0)
+        )
+        for metric in table.values
+    }
+    return {"groups": of_groups, "mean_over_groups": over_groups}
 
 
 def _statistics(column: np.ndarray) -> dict[str, float | int | None]:

@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -29,8 +29,10 @@ logger = logging.getLogger(__name__)
 
 CASE_DIR = "cases"
 GEOMETRY_RULES = ("refuse", "resample")
+# Processes take about as long to start, so only what takes longer is shared out.
+START_UP_S = 10.0
 # Changes when the same files would be scored differently, so that older results are not resumed.
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,20 @@ class Settings:
         label_set: Structures.
         protocol: Name of the rule for empty masks.
         geometry: What to do with a prediction in another grid than its reference: `refuse` or `resample`.
+
+    Raises:
+        ValueError: If protocol or geometry are not known.
     """
 
     label_set: LabelSet
     protocol: str
-    geometry: str
+    geometry: str = "refuse"
+
+    def __post_init__(self) -> None:
+        rules = (("protocol", self.protocol, tuple(PROTOCOLS)), ("geometry", self.geometry, GEOMETRY_RULES))
+        for name, value, known in rules:
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; found {value!r}.")
 
     def fingerprint(self, pair: Pair) -> str:
         """Return a number that changes with the settings and with the files of a case."""
@@ -95,10 +106,7 @@ def score_folder(
     reference_suffix: str = "",
     num_workers: int | None = None,
 ) -> ScoredFolder:
-    """Score every structure of every case, and write `scores.csv` and `summary.json`.
-
-    Each case is written to `cases/` as soon as it is scored, and is not scored again while its files and the settings
-    stay the same. The two files are written when every case was scored and not before.
+    """Match the files of two folders, and score them as `score_pairs` does.
 
     Args:
         predictions: Folder of predictions; see `pair_files` and `read_case_masks` for what it may hold.
@@ -110,37 +118,70 @@ def score_folder(
             understood), or `resample` them, each voxel taking the value of the nearest one.
         prediction_suffix: End of the names of predictions that is not part of the case.
         reference_suffix: The same for references.
-        num_workers: Cases scored at the same time, each in a process and in memory once; None takes one for two
-            cases, and at most as many as there are CPUs.
+        num_workers: As in `score_pairs`.
 
     Returns:
         Scores, summary, and how and on which files they were made.
 
     Raises:
         ValueError: If protocol, geometry or num_workers are not what they may be.
-        DatasetError: If files cannot be scored; with a line for each. What was scored is kept for the next run.
+        DatasetError: If files cannot be matched or scored; with a line for each.
         RuntimeError: If a process died, mostly for want of memory.
     """
-    for name, value, known in (("protocol", protocol, PROTOCOLS), ("geometry", geometry, GEOMETRY_RULES)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}; found {value!r}.")
-    if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 1):
-        raise ValueError(f"num_workers must be a whole number from 1; found {num_workers!r}.")
-    label_set = load_label_set(labels)
-    settings = Settings(label_set, protocol, geometry)
+    settings = Settings(load_label_set(labels), protocol, geometry)
     pairs, extra = pair_files(predictions, references, prediction_suffix, reference_suffix)
     if extra:
         logger.warning("%d predictions have no reference and are not scored: %s", len(extra), ", ".join(extra))
+    return score_pairs(pairs, settings, output_dir, extra=extra, num_workers=num_workers)
+
+
+def score_pairs(
+    pairs: Sequence[Pair],
+    settings: Settings,
+    output_dir: str | Path,
+    groups: Mapping[str, str] | None = None,
+    extra: Sequence[str] = (),
+    num_workers: int | None = None,
+) -> ScoredFolder:
+    """Score every structure of every case, and write `scores.csv` and `summary.json`.
+
+    Each case is written to `cases/` as soon as it is scored, and is not scored again while its files and the settings
+    stay the same. The two files are written when every case was scored and not before.
+
+    Args:
+        pairs: The cases, at least one.
+        settings: How to score them.
+        output_dir: Where to write.
+        groups: Group of each case, such as its scanner, for means of each group; see `summarize`.
+        extra: Predictions without a reference, to be listed.
+        num_workers: Cases scored at the same time, each in a process and in memory once; None takes as many as there
+            are CPUs for what is left after ten seconds.
+
+    Returns:
+        Scores, summary, and how and on which files they were made.
+
+    Raises:
+        ValueError: If num_workers is not what it may be.
+        DatasetError: If files cannot be scored; with a line for each. What was scored is kept for the next run.
+        RuntimeError: If a process died, mostly for want of memory.
+    """
+    if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 1):
+        raise ValueError(f"num_workers must be a whole number from 1; found {num_workers!r}.")
     output = Path(output_dir)
-    for name in ("scores.csv", "summary.json"):
-        (output / name).unlink(missing_ok=True)
+    remove_scores(output)
     results = _score_all(pairs, settings, output / CASE_DIR, num_workers)
     table = ScoreTable.from_results(results)
-    summary = summarize(table, label_set, PROTOCOLS[protocol])
-    summary.update(geometry=geometry, extra_predictions=extra, distance_unit=_unit(results))
+    summary = summarize(table, settings.label_set, PROTOCOLS[settings.protocol], groups)
+    summary.update(geometry=settings.geometry, extra_predictions=list(extra), distance_unit=_unit(results))
     table.write(output / "scores.csv")
     write_text_atomically(json.dumps(summary, indent=4) + "\n", output / "summary.json")
-    return ScoredFolder(table, summary, pairs, settings)
+    return ScoredFolder(table, summary, list(pairs), settings)
+
+
+def remove_scores(output_dir: str | Path) -> None:
+    """Remove what an older run wrote about all cases, so that a failed run leaves no average; cases are kept."""
+    for name in ("scores.csv", "summary.json", "report.html"):
+        (Path(output_dir) / name).unlink(missing_ok=True)
 
 
 def _score_all(
@@ -186,12 +227,19 @@ def _run(
     pairs: Sequence[Pair], settings: Settings, num_workers: int | None
 ) -> Iterator[tuple[Pair, dict[str, Any] | DatasetError]]:
     """Score cases in processes, and yield them as they are done."""
-    # a process takes seconds to start
-    num_workers = min(num_workers or min(os.cpu_count() or 1, (len(pairs) + 1) // 2), max(1, len(pairs)))
-    if num_workers == 1:
-        for pair in pairs:
+    rest = list(pairs)
+    if num_workers is None or num_workers == 1:
+        start_s = time.perf_counter()
+        while rest and (num_workers == 1 or time.perf_counter() - start_s < START_UP_S):
+            pair = rest.pop(0)
             yield pair, _score_case(pair, settings)
-        return
+    if rest:
+        yield from _run_processes(rest, settings, min(num_workers or os.cpu_count() or 1, len(rest)))
+
+
+def _run_processes(
+    pairs: Sequence[Pair], settings: Settings, num_workers: int
+) -> Iterator[tuple[Pair, dict[str, Any] | DatasetError]]:
     # A fork of this process, whose libraries have threads, may hang; each fork of a server that has only imported
     # does not, and need not import again.
     context = multiprocessing.get_context("forkserver")

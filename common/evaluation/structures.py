@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.mask_values import MaskConvention
 from ..data.problems import refusal
 
 SHIPPED_DIR = Path(__file__).parent / "label_sets"
 DEFAULT_TOLERANCE_MM = 1.0
-_KEYS = {"name", "label", "nsd_tolerance_mm"}
+_KEYS = {"name", "label", "gray_range", "nsd_tolerance_mm"}
+MAX_GRAY = 255
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,15 @@ class Structure:
         name: Name, in tables and as the name of its file where a case has one file per structure.
         labels: Values of a label map that belong to it; several for a region such as a whole tumor, none where the
             structures overlap and no label map can hold them.
-        nsd_tolerance_mm: Distance in mm up to which a surface element counts as right.
+        nsd_tolerance_mm: Distance in mm (pixels where images have no geometry) up to which a surface element counts as
+            right.
+        gray_range: Lowest and highest gray value that belong to it, where masks are pictures; then it has no labels.
     """
 
     name: str
     labels: tuple[int, ...]
     nsd_tolerance_mm: float
+    gray_range: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class LabelSet:
         """Names of the structures, in order."""
         return [structure.name for structure in self.structures]
 
+    @property
+    def is_gray(self) -> bool:
+        """Whether masks are pictures whose gray values say what a pixel is."""
+        return self.structures[0].gray_range is not None
+
 
 def shipped_label_sets() -> list[str]:
     """Return the names of the label sets that come with this package."""
@@ -64,8 +74,8 @@ def load_label_set(labels: str | Path) -> LabelSet:
     Args:
         labels: Name of a shipped set, or a JSON file in one of two forms: `{"title": ..., "ignore_labels": [255],
             "structures": [{"name": "liver", "label": 1, "nsd_tolerance_mm": 2.0}, ...]}`, where `label` may be a list
-            or be left out, or a `dataset.json` whose `labels` names them (`{"1": "liver"}` or `{"liver": 1}`; the
-            tolerance is 1 mm).
+            or be left out, or `"gray_range": [128, 255]` stands in its place in all structures; or a `dataset.json`
+            whose `labels` names them (`{"1": "liver"}` or `{"liver": 1}`; the tolerance is 1 mm).
 
     Returns:
         The set.
@@ -95,8 +105,38 @@ def load_label_set(labels: str | Path) -> LabelSet:
     doubles = sorted({name for name in names if names.count(name) > 1})
     if doubles:
         raise refusal(path, "must name each structure once", f"{', '.join(doubles)} twice", "rename one")
+    if len({structure.gray_range is None for structure in structures}) > 1:
+        found = ", ".join(structure.name for structure in structures if structure.gray_range is None)
+        raise refusal(path, "must give all structures a gray_range or none", f"none for {found}", "add them")
     title = str(content.get("title", content.get("name", path.stem)))
     return LabelSet(title, structures, tuple(map(int, ignored)), tuple(map(str, content.get("notes", ()))))
+
+
+def label_set_of_names(label_names: Mapping[int, str], nsd_tolerance_mm: float, title: str = "labels") -> LabelSet:
+    """Return the label set of a data set's label maps.
+
+    Args:
+        label_names: Name of each structure by its label, background not among them; see `load_label_names`.
+        nsd_tolerance_mm: Tolerance of all structures in mm.
+        title: Description.
+    """
+    structures = (Structure(name, (label,), float(nsd_tolerance_mm)) for label, name in label_names.items())
+    return LabelSet(title, tuple(structures))
+
+
+def label_set_of_pictures(
+    names: Sequence[str], convention: MaskConvention, nsd_tolerance_px: float, title: str = "masks"
+) -> LabelSet:
+    """Return the label set of masks that are pictures.
+
+    Args:
+        names: Names of the structures, in the order of the convention.
+        convention: What the gray values mean.
+        nsd_tolerance_px: Tolerance of all structures in pixels.
+        title: Description.
+    """
+    pairs = zip(names, convention.channel_ranges, strict=True)
+    return LabelSet(title, tuple(Structure(name, (), float(nsd_tolerance_px), gray) for name, gray in pairs))
 
 
 def _entries_of_dataset(labels: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
@@ -114,7 +154,18 @@ def _structure(path: Path, entry: Any) -> Structure:
     values = label if isinstance(label, list) else [label]
     if not all(isinstance(value, int) and value > 0 for value in values):
         raise refusal(path, f"must give {entry['name']} labels above 0", repr(label), "correct the entry")
+    gray = entry.get("gray_range")
+    if gray is not None and not (values == [] and isinstance(gray, list) and _is_range(gray)):
+        rule = f"must give {entry['name']} a gray_range [lowest, highest] within 0 to {MAX_GRAY}, and no label then"
+        raise refusal(path, rule, repr(gray), "correct the entry")
     tolerance_mm = entry.get("nsd_tolerance_mm", DEFAULT_TOLERANCE_MM)
     if not isinstance(tolerance_mm, int | float) or not 0 <= tolerance_mm < float("inf"):
         raise refusal(path, f"must give {entry['name']} a tolerance from 0 mm", repr(tolerance_mm), "correct the entry")
-    return Structure(str(entry["name"]), tuple(values), float(tolerance_mm))
+    return Structure(
+        str(entry["name"]), tuple(values), float(tolerance_mm), None if gray is None else (gray[0], gray[1])
+    )
+
+
+def _is_range(values: list[Any]) -> bool:
+    whole = len(values) == 2 and all(isinstance(value, int) for value in values)
+    return whole and 0 <= values[0] <= values[1] <= MAX_GRAY

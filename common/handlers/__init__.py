@@ -2,8 +2,8 @@
 
 from .adaptation import AdaptationState, DomainReset
 from .box_metrics import BoxMetrics
-from .case_metrics import CaseMetrics
 from .case_report import CaseReport
+from .case_scores import CaseScores
 from .checkpoint import TrainingCheckpoint
 from .domain_metrics import DomainMetrics
 from .progress import LossProgressBar
@@ -11,8 +11,8 @@ from .progress import LossProgressBar
 __all__ = [
     "AdaptationState",
     "BoxMetrics",
-    "CaseMetrics",
     "CaseReport",
+    "CaseScores",
     "DomainMetrics",
     "DomainReset",
     "LossProgressBar",

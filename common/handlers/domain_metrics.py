@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
+from ..files import write_text_atomically
 from ..metrics import ChannelScore, score_channels
-from .score_files import ScoreFiles
 
+_logger = logging.getLogger(__name__)
+
+FILES = ("metrics.csv", "domains.json")
 FIELDS = ChannelScore._fields
 HEADINGS = ("Dice", "HD95 px", "ASD px", "E", "S")
 
 
-class DomainMetrics(ScoreFiles):
-    """Score the masks of each image and write `metrics.csv` and `summary.json`, see `ScoreFiles`.
+class DomainMetrics:
+    """Score what the network gave for each image by the metrics of the papers; write `metrics.csv` and `domains.json`.
 
-    `metrics.csv` has a row for each case and channel. `summary.json` has for every domain the means over its images,
-    for each channel and over the channels; then `pooled`, the same over all images, in which large domains weigh more
-    (the figure of VPTTA's tables), and `mean_over_domains`, in which every domain weighs the same (GraTa's). An image
-    counts in every mean, also where a mask is empty: `score_channels` says what that scores.
+    Unlike `CaseScores`, which scores the written masks, this is at the size that the network sees, with the papers'
+    metrics, so that figures can be compared with published ones. `metrics.csv` has a row for each case and channel.
+    `domains.json` has for every domain the means over its images, for each channel and over the channels; then
+    `pooled`, the same over all images, in which large domains weigh more (the figure of VPTTA's tables), and
+    `mean_over_domains`, in which every domain weighs the same (GraTa's). An image counts in every mean, also where a
+    mask is empty: `score_channels` says what that scores. The two files are written when every case has been scored;
+    what a former run left is removed at the start.
 
     Args:
         output_dir: Folder of the two files.
@@ -31,21 +41,26 @@ class DomainMetrics(ScoreFiles):
     Note:
         The engine's output must be decollated, with `pred` and `label` of shape (K, H, W), 0 and 1, on one grid, and
         the batch must name the `case` and the `domain`. Distances are in pixels of that grid. The pooled means go to
-        `engine.state.metrics` as `mean_dice` and so on.
+        `engine.state.metrics` as `pooled_dice` and so on.
     """
 
-    columns = ("domain", "case", "channel", *FIELDS)
-
     def __init__(self, output_dir: str | Path, channel_names: Sequence[str]) -> None:
-        super().__init__(output_dir)
+        self.output_dir = Path(output_dir)
         self.channel_names = list(channel_names)
         self.scores: list[tuple[str, str, list[ChannelScore]]] = []
 
-    def clear(self) -> None:
-        """Forget all scores."""
-        self.scores = []
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
+        engine.add_event_handler(Events.COMPLETED, self._write)
 
-    def score(self, engine: Engine) -> None:
+    def _start(self, _engine: Engine) -> None:
+        self.scores = []
+        for name in FILES:
+            (self.output_dir / name).unlink(missing_ok=True)
+
+    def _score(self, engine: Engine) -> None:
         """Score the items that the engine has just finished.
 
         Raises:
@@ -60,8 +75,18 @@ class DomainMetrics(ScoreFiles):
                 )
             self.scores.append((item["domain"], item["case"], scores))
 
-    def rows(self) -> Iterable[Sequence[Any]]:
-        """Return a row for each case and channel."""
+    def _write(self, engine: Engine) -> None:
+        summary = self.summary()
+        rows = io.StringIO(newline="")
+        writer = csv.writer(rows, lineterminator="\n")
+        writer.writerow(("domain", "case", "channel", *FIELDS))
+        writer.writerows(self._rows())
+        write_text_atomically(rows.getvalue(), self.output_dir / FILES[0])
+        write_text_atomically(json.dumps(summary, indent=4) + "\n", self.output_dir / FILES[1])
+        engine.state.metrics.update({f"pooled_{field}": summary["pooled"]["mean"][field] for field in FIELDS})
+        _logger.info("Metrics of the papers, %d cases:\n%s", summary["num_cases"], format_domains(summary))
+
+    def _rows(self) -> Iterable[Sequence[Any]]:
         for domain, case, scores in self.scores:
             for name, score in zip(self.channel_names, scores, strict=True):
                 yield (domain, case, name, *(f"{value:.6g}" for value in score))
@@ -79,14 +104,6 @@ class DomainMetrics(ScoreFiles):
             "domains": domains,
         }
 
-    def table(self, summary: dict[str, Any]) -> str:
-        """Lay out the summary for a terminal."""
-        return format_domains(summary)
-
-    def metrics(self, summary: dict[str, Any]) -> dict[str, float]:
-        """Return the pooled means."""
-        return {f"mean_{field}": summary["pooled"]["mean"][field] for field in FIELDS}
-
     def _means(self, images: list[list[ChannelScore]]) -> dict[str, Any]:
         """Means over images, for each channel and over channels."""
         channels = {
@@ -101,7 +118,7 @@ def mean_over_domains(domains: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     """Return means in which every domain weighs the same.
 
     Args:
-        domains: `domains` of a `summary.json`.
+        domains: `domains` of a `domains.json`.
     """
     rows = list(domains.values())
     return {
@@ -114,7 +131,7 @@ def mean_over_domains(domains: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 
 
 def format_domains(summary: Mapping[str, Any]) -> str:
-    """Lay out the content of `summary.json` as a table for a terminal: one row for each domain and channel."""
+    """Lay out the content of `domains.json` as a table for a terminal: one row for each domain and channel."""
     lines = [f"{'domain':20s} {'channel':10s}" + "".join(f" {name:>8s}" for name in HEADINGS) + f" {'cases':>6s}"]
     groups = {**summary["domains"], "mean over domains": summary["mean_over_domains"], "pooled": summary["pooled"]}
     for name, group in groups.items():

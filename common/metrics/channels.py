@@ -6,9 +6,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from monai.metrics.utils import get_mask_edges, get_surface_distance
 
 from .structure_measures import e_measure, s_measure
+from .surfaces import border_distances_mm
 
 DICE_EPSILON = 1e-6
 PERCENTILE = 95
@@ -77,8 +77,6 @@ def _distances_px(predicted: np.ndarray, true: np.ndarray) -> tuple[float, float
     if not predicted.any() or not true.any():
         diagonal_px = math.hypot(*true.shape)
         return diagonal_px, diagonal_px
-    borders = get_mask_edges(predicted, true)
-    forward = np.asarray(get_surface_distance(borders[0], borders[1]))
-    backward = np.asarray(get_surface_distance(borders[1], borders[0]))
-    hd95_px = max(float(np.percentile(distances, PERCENTILE)) for distances in (forward, backward))
-    return hd95_px, float(forward.mean(dtype=np.float64))
+    forward_px, backward_px = border_distances_mm(predicted, true, (1.0, 1.0))
+    hd95_px = max(float(np.percentile(distances, PERCENTILE)) for distances in (forward_px, backward_px))
+    return hd95_px, float(forward_px.mean())

@@ -22,6 +22,8 @@ import torch
 from monai.metrics.utils import get_code_to_measure_table
 from scipy.spatial import KDTree
 
+from .windows import mask_window
+
 # A spacing in a file is a 32-bit number: ten steps of 0.1 mm must lie within a tolerance of 1 mm.
 ROUNDING = 1e-6
 
@@ -77,7 +79,7 @@ def compare_masks(
     if num_predicted == num_true and np.array_equal(predicted, true):
         return MaskScore(1.0, 1.0, 0.0, 0.0)
     spacing = np.asarray(spacing_mm, dtype=float)
-    forward_mm, backward_mm = _distances_mm(_border(predicted), _border(true), spacing)
+    forward_mm, backward_mm = border_distances_mm(prediction[window], reference[window], spacing_mm)
     return MaskScore(
         dice=2 * int(np.count_nonzero(predicted & true)) / (num_predicted + num_true),
         nsd=_surface_dice(predicted, true, spacing, nsd_tolerance_mm * (1 + ROUNDING)),
@@ -86,21 +88,21 @@ def compare_masks(
     )
 
 
-def mask_window(mask: np.ndarray) -> tuple[slice, ...]:
-    """Return the smallest box that holds a mask.
+def border_distances_mm(
+    prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far each border voxel of a mask is from the nearest border voxel of the other.
 
     Args:
-        mask: Mask of any shape, bool.
+        prediction: Mask of 2 or 3 axes, bool, not empty.
+        reference: Mask of the same shape, not empty.
+        spacing_mm: Voxel size per axis in mm, in the order of the axes.
 
     Returns:
-        One slice an axis; slices of length zero where the mask is empty.
+        Distances in mm from the prediction's border, and from the reference's, both of shape (n,).
     """
-    window: list[slice] = []
-    for axis in range(mask.ndim):
-        # the box found so far is enough to look at
-        found = np.flatnonzero(mask[tuple(window)].any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        window.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
-    return tuple(window)
+    borders = [_border(np.pad(mask, 1)) for mask in (prediction, reference)]
+    return _distances_mm(borders[0], borders[1], np.asarray(spacing_mm, dtype=float))
 
 
 def _border(mask: np.ndarray) -> np.ndarray:

@@ -145,12 +145,12 @@ def _train(folder: Path, overrides: Mapping[str, Any], num_threads: int | None) 
 
 def _score(folder: Path, name: str, arm: Arm, overrides: Mapping[str, Any], num_threads: int | None) -> dict[str, Any]:
     run = folder / "scores" / name
-    if not (run / "summary.json").is_file():
+    if not (run / "domains.json").is_file():
         paths = {"ckpt_path": str(folder / "model" / "model_last.pt"), "output_dir": str(run)}
         everything = {**overrides, **arm.overrides, **paths, "save_probabilities": False}
         configs = ["inference.json", "small.json", "evaluate.json"]
         run_bundle(_bundle(arm.bundle), configs, everything, run / "log.txt", num_threads)
-    return read_summary(run)
+    return read_summary(run, "domains.json")
 
 
 def _bundle(name: str) -> Path:

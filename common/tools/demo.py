@@ -14,7 +14,7 @@ from typing import Any
 from ..data.label_names import load_label_names
 from ..data.mask_values import MaskConvention
 from ..data.phantoms import write_fundus_phantoms, write_heart_phantoms, write_torso_phantoms
-from ..handlers.case_metrics import format_summary
+from ..handlers.case_scores import format_scores
 from ..handlers.domain_metrics import format_domains
 from .pictures import SOFT_TISSUE_HU, draw_case, draw_fusion, draw_photograph
 from .runs import ensure_phantoms, find_bundles, read_summary, run_bundle
@@ -96,7 +96,7 @@ def _volume_figures(
 ) -> tuple[str, list[tuple[str, str]]]:
     """Table of the scores, and names and captions of the pictures, which go to `report`."""
     report.mkdir(parents=True, exist_ok=True)
-    table = format_summary(read_summary(run / "evaluate"))
+    table = format_scores(read_summary(run / "evaluate"))
     description = json.loads((data / "dataset.json").read_text())
     names = load_label_names(data, len(description["labels"]))
     cases = description["test"][:MAX_PICTURES]
@@ -117,7 +117,7 @@ def _volume_figures(
 def _fundus_figures(bundle: Path, data: Path, run: Path, report: Path) -> tuple[str, list[tuple[str, str]]]:
     """The same for photographs of several domains: the first test photograph of each."""
     report.mkdir(parents=True, exist_ok=True)
-    summary = read_summary(run / "evaluate")
+    summary = read_summary(run / "evaluate", "domains.json")
     configuration = json.loads((bundle / "configs" / "inference.json").read_text())
     convention = MaskConvention(*(configuration[key] for key in ("mask_ranges", "mask_values", "background_value")))
     figures = []

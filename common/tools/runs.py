@@ -124,6 +124,11 @@ def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
     write_text_atomically(json.dumps(settings) + "\n", path)
 
 
-def read_summary(output_dir: str | Path) -> dict[str, Any]:
-    """Return the content of the `summary.json` that an evaluation wrote."""
-    return json.loads((Path(output_dir) / "summary.json").read_text())
+def read_summary(output_dir: str | Path, name: str = "summary.json") -> dict[str, Any]:
+    """Return the content of a summary that an evaluation wrote.
+
+    Args:
+        output_dir: Folder that it wrote to.
+        name: Name of the file: `summary.json`, or `domains.json` with the papers' metrics of photographs.
+    """
+    return json.loads((Path(output_dir) / name).read_text())

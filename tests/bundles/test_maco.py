@@ -189,8 +189,8 @@ class TestSegmentation:
         assert trained > untrained + 0.2
 
     def test_every_case_and_structure_is_scored(self, evaluated):
-        with (evaluated / "metrics.csv").open() as stream:
-            rows = list(csv.DictReader(stream))
+        with (evaluated / "scores.csv").open() as stream:
+            rows = [row for row in csv.DictReader(stream) if row["metric"] == "nsd"]
         assert len(rows) == 6
         assert {row["structure"] for row in rows} == {"right_ventricle", "myocardium", "left_ventricle"}
         with (evaluated / "cases.csv").open() as stream:

@@ -165,7 +165,13 @@ class TestStream:
     def test_every_method_scores_every_domain(self, infer, method):
         bundle = "grata" if method == "grata" else "vptta"
         folder = infer(bundle, EVALUATE, inferer=f"@methods#{method}")
-        summary = json.loads((folder / "summary.json").read_text())
+        scores = json.loads((folder / "summary.json").read_text())
+        assert list(scores["groups"]) == ["domain_b", "domain_c", "domain_d", "domain_e"]
+        assert scores["distance_unit"] == "pixel"
+        assert list(scores["structures"]) == ["disc", "cup"]
+        summary = json.loads((folder / "domains.json").read_text())
+        assert scores["mean_over_structures"]["dice"] == pytest.approx(summary["pooled"]["mean"]["dice"], abs=0.05)
+        assert (folder / "report.html").is_file()
         assert list(summary["domains"]) == ["domain_b", "domain_c", "domain_d", "domain_e"]
         assert summary["num_cases"] == 4
         assert 0.05 < summary["pooled"]["mean"]["dice"] <= 1
@@ -245,7 +251,7 @@ class TestRealPhotographs:
         score = {**base, "dataset_dirs": [str(tmp_path)], "ckpt_path": str(tmp_path / "model.pt")}
         score |= {"section": ["training"], "output_dir": str(tmp_path / "out")}
         run_config(bundle, POLYP_EVALUATE, score)
-        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        summary = json.loads((tmp_path / "out" / "domains.json").read_text())
         assert summary["num_cases"] == 5
         assert list(summary["pooled"]["channels"]) == ["polyp"]
         for frame in frames:

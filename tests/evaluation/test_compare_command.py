@@ -83,9 +83,15 @@ def test_the_planted_order(runs, tmp_path, command):
     assert rows["overall", "X", "Y", "adjusted p of being better"] < 0.001
     assert rows["liver", "Z", "", "mean"] == pytest.approx(planted_dice(0.8, 3)[:, 0].mean(), abs=1e-6)
     page = (tmp_path / "out" / "report.html").read_text()
-    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert all(link.startswith("#") for link in re.findall(r'href="([^"]+)"', page))
+    sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 2
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    mean = planted_dice(0.9, 1).mean()
+    assert f"<li>X: mean Dice {mean:.3f}; significantly better than Y, Z.</li>" in page
+    assert "<li>Y: mean Dice" in page
+    assert "not significantly better than any other.</li>" in page
+    assert "<strong>&lt; 0.001</strong>" in page
     assert page.index("<td>X</td>") < page.index("<td>Z</td>") < page.index("<td>Y</td>")
 
 

@@ -9,7 +9,7 @@ from common.evaluation import PROTOCOLS
 from common.evaluation.masks import CroppedMask, Grid
 from common.evaluation.protocols import score_masks
 
-GRID = Grid((30, 40, 10), None, (1.0, 1.0, 12.0))
+GRID = Grid((30, 40, 10), np.diag([1.0, 1.0, 12.0, 1.0]), (1.0, 1.0, 12.0))
 DIAGONAL_MM = 130.0  # 30, 40 and 120 mm
 MASK = CroppedMask((slice(3, 8), slice(4, 6), slice(0, 10)), np.ones((5, 2, 10), dtype=bool))  # 100 voxels of 12 mm³
 
@@ -71,4 +71,5 @@ def test_volumes():
     assert values["relative_volume_difference"] == pytest.approx(1.0)
     flat = Grid((30, 40), None, (1.0, 1.0))
     mask = CroppedMask((slice(0, 4), slice(0, 5)), np.ones((4, 5), dtype=bool))
-    assert math.isnan(score_masks(mask, mask, flat, 1.0, PROTOCOLS["plain"]).values["volume_difference_ml"])
+    values = score_masks(mask, mask, flat, 1.0, PROTOCOLS["plain"]).values
+    assert values == {"dice": 1, "nsd": 1, "hd95_px": 0, "asd_px": 0, "relative_volume_difference": 0}

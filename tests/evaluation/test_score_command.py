@@ -66,7 +66,10 @@ def test_scores_of_shifted_organs(folders, label_file, command):
 def test_the_page_stands_alone(folders, label_file, command):
     command(*options(folders, label_file))
     page = (folders / "out" / "report.html").read_text()
-    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    links = re.findall(r'href="([^"]+)"', page)
+    assert links
+    assert all(f'id="{link.removeprefix("#")}"' in page for link in links)
+    sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 3 + 3  # three box plots, three worst cases
     assert all(source.startswith(("data:image/svg+xml;base64,", "data:image/png;base64,")) for source in sources)
     assert "c: mean Dice 0.500; spleen 0.333 (scored)" in page

@@ -66,7 +66,7 @@ def test_the_labels_of_a_dataset_json(tmp_path, labels):
         ('{"organs": []}', "must have `structures` or `labels`; found organs"),
         (
             '{"structures": [{"label": 1}]}',
-            "must give each structure label, name, nsd_tolerance_mm; found {'label': 1}",
+            "must give each structure gray_range, label, name, nsd_tolerance_mm; found {'label': 1}",
         ),
         ('{"structures": [{"name": "a", "lable": 1}]}', "'lable': 1"),
         ('{"structures": [{"name": "a", "label": 0}]}', "must give a labels above 0; found 0"),

@@ -119,13 +119,13 @@ class TestDomainMetrics:
     def test_means(self, tmp_path):
         right, wrong = square(4, 12), square(0, 2)
         engine = score_stream(tmp_path, [right, wrong, right])
-        summary = json.loads((tmp_path / "summary.json").read_text())
+        summary = json.loads((tmp_path / "domains.json").read_text())
         assert {d: s["num_cases"] for d, s in summary["domains"].items()} == {"b": 2, "c": 1}
         assert summary["domains"]["b"]["mean"]["dice"] == pytest.approx(0.5, abs=1e-6)
         assert summary["domains"]["c"]["channels"]["cup"]["dice"] == pytest.approx(1)
         assert summary["pooled"]["mean"]["dice"] == pytest.approx(2 / 3, abs=1e-6)
         assert summary["mean_over_domains"]["mean"]["dice"] == pytest.approx(3 / 4, abs=1e-6)
-        assert engine.state.metrics["mean_dice"] == summary["pooled"]["mean"]["dice"]
+        assert engine.state.metrics["pooled_dice"] == summary["pooled"]["mean"]["dice"]
         with (tmp_path / "metrics.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         assert [(row["domain"], row["case"], row["channel"]) for row in rows[:2]] == [
