@@ -9,7 +9,7 @@ DEMO_DIR ?= demo
 SEEDS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install format lint types test test-all bench bench-volume-fusion bench-adaptation bench-localization bench-maco demo clean
+.PHONY: help install format lint types test test-all bench bench-volume-fusion bench-adaptation bench-localization bench-maco demo verify package new-bundle clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,16 @@ bench-maco: $(READY) ## Scribbles against full labels: seven methods, four amoun
 
 demo: $(READY) ## Phantoms, then every bundle (or one: B=name) through its real JSON, then a report with pictures
 	$(BIN)/python -m common.tools demo --output_dir $(DEMO_DIR) $(if $(B),--bundle $(B))
+
+verify: $(READY) ## Check every bundle (or one: B=name) as before a release; with the extra `onnx`, that export too
+	OMP_NUM_THREADS=1 $(BIN)/python -m common.release verify $(if $(B),--bundle $(B))
+
+package: $(READY) ## Write dist/<bundle>_v<version>.zip and checksums (one: B=name; to be released: REPO=owner/name/tag)
+	$(BIN)/python -m common.release package --output_dir dist $(if $(B),--bundle $(B)) $(if $(REPO),--repo $(REPO))
+
+new-bundle: $(READY) ## Make the next bundle from a template: N=name
+	@test -n "$(N)" || { echo 'error: name it, make new-bundle N=name'; exit 1; }
+	$(BIN)/python -m common.release new_bundle --name $(N)
 
 clean: ## Remove the environment, caches, demo and benches; data, weights and output of your runs stay
 	rm -rf $(VENV) $(DEMO_DIR) runs dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache

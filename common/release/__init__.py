@@ -1,5 +1,6 @@
 """Releases: archives of bundles, the checks that they have to pass, and a template for the next bundle."""
 
 from .archive import package
+from .verification import verify
 
-__all__ = ["package"]
+__all__ = ["package", "verify"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ..command_line import run_commands
 from .archive import package
+from .verification import verify
 
 
 def main() -> None:
     """Run one command; a refusal ends with its message and exit status 1."""
-    run_commands({"package": package}, name="python -m common.release")
+    run_commands({"package": package, "verify": verify}, name="python -m common.release")
 
 
 if __name__ == "__main__":

@@ -164,8 +164,8 @@ def _add_section(page: str, bundle: Path) -> str:
     title, _, rest = page.partition("\n")
     section = f"""
 ## This archive
-Version {metadata["version"]}. {describe_weights(bundle)} Its code is the package `{vendored_name(bundle.name)}`, which its
-configurations find by themselves. Tested with
+Version {metadata["version"]}. {describe_weights(bundle)}
+Its code is the package `{vendored_name(bundle.name)}`, which its configurations find by themselves. Tested with
 
 ```
 pip install {packages}
