@@ -17,14 +17,15 @@ class PairedPatchLoss(nn.Module):
     """Relative distance between the original patches plus similarity between them and their deformed copies.
 
     As published, the distance is regressed between the two original patches alone. With `all_pairs`, it is between all
-    four patches of a scan, six pairs, which costs nothing as all of them are encoded, and needs fewer iterations.
+    patches of a scan, six pairs for four patches, which costs nothing as all of them are encoded, and needs fewer
+    iterations.
 
     Args:
         relative_distance: Loss of the offset.
         similarity: Loss of the features.
         distance_weight: Weight of the first; 1 as published.
         similarity_weight: Weight of the second; 1 as published.
-        all_pairs: Whether deformed copies take part in the regression.
+        all_pairs: Whether deformed copies, and further patches, take part in the regression.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class PairedPatchLoss(nn.Module):
         self.similarity = similarity
         self.distance_weight = distance_weight
         self.similarity_weight = similarity_weight
-        self.pairs = list(combinations(range(4), 2)) if all_pairs else [(0, 1)]
+        self.all_pairs = all_pairs
 
     def forward(self, prediction: Mapping[str, Any], target: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss. Shape ().
@@ -50,7 +51,8 @@ class PairedPatchLoss(nn.Module):
             target: What `PairedPatches` returns beside the patches.
         """
         position, center_mm = prediction["position"].float(), target["center_mm"]
-        first, second = ([pair[side] for pair in self.pairs] for side in range(2))
+        pairs = list(combinations(range(len(position)), 2)) if self.all_pairs else [(0, 1)]
+        first, second = ([pair[side] for pair in pairs] for side in range(2))
         distance = self.relative_distance(position[first], position[second], center_mm[first] - center_mm[second])
         similarity = distance.new_zeros(())
         for patch in range(2):

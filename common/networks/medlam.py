@@ -170,17 +170,18 @@ class PairedMedLAM(nn.Module):
         """Return positions and features of originals and copies.
 
         Args:
-            patches: Original 0 and 1, deformed copy 0 and 1. Shape (4, B, C, *patch_size).
+            patches: Original 0 and 1, deformed copy 0 and 1, and any number of further patches, which run the encoder
+                only. Shape (4 + E, B, C, *patch_size).
 
         Returns:
-            `position`: shape (4, B, 3). `original_maps`, `deformed_maps`: features, coarse to fine, of shape
+            `position`: shape (4 + E, B, 3). `original_maps`, `deformed_maps`: features, coarse to fine, of shape
             (2, B, 4b, d, h, w) each.
         """
-        batch = patches.shape[1]
+        count, batch = patches.shape[:2]
         encoded = self.network.encode(patches.flatten(0, 1))
-        maps = [m.unflatten(0, (4, batch)) for m in self.network.decode(encoded)]
+        maps = [m.unflatten(0, (4, batch)) for m in self.network.decode([e[: 4 * batch] for e in encoded])]
         return {
-            "position": self.network.locate(encoded).unflatten(0, (4, batch)),
+            "position": self.network.locate(encoded).unflatten(0, (count, batch)),
             "original_maps": [m[:2] for m in maps],
             "deformed_maps": [m[2:] for m in maps],
         }

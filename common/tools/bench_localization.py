@@ -93,7 +93,6 @@ def bench_localization(
             "output_dir": str(folder / "model" / "logs"),
             "max_epochs": epochs,
             "epoch_length": epoch_length,
-            "lr_step_epochs": max(1, 3 * epochs // 4),
         }
         _run_once(folder / "model" / "seconds", bundle, ["train.json", "small.json"], train, threads)
         for count in supports:

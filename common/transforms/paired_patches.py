@@ -65,6 +65,8 @@ class PairedPatches:
         max_displacement: Bound of the displacement of a control point in voxels.
         air_threshold: What is below counts as air.
         max_tries: How many centers, and how many points, may be rejected for being in air.
+        num_position_patches: How many more original patches are cut from each scan, for the regression alone; 0 as
+            published.
         seed: Seed of the generator.
 
     Raises:
@@ -90,6 +92,7 @@ class PairedPatches:
         max_displacement: float = 3.0,
         air_threshold: float = 0.001,
         max_tries: int = 20,
+        num_position_patches: int = 0,
         seed: int = 0,
     ) -> None:
         if len(patch_size) != 3 or min(patch_size) < 1 or len(spacing_mm) != 3 or min(spacing_mm) <= 0:
@@ -98,8 +101,11 @@ class PairedPatches:
             )
         if not 0.0 <= prob <= 1.0:
             raise ValueError(f"prob must lie in [0, 1], got {prob}.")
-        if jitter < 0 or num_points < 1 or max_tries < 0:
-            raise ValueError(f"Counts must not be negative, and num_points at least 1, got {jitter=}, {num_points=}.")
+        if min(jitter, max_tries, num_position_patches) < 0 or num_points < 1:
+            raise ValueError(
+                f"Counts must not be negative, and num_points at least 1, got {jitter=}, {num_points=}, {max_tries=}, "
+                f"{num_position_patches=}."
+            )
         if num_control_points <= SPLINE_DEGREE:
             raise ValueError(f"num_control_points must be above {SPLINE_DEGREE}, got {num_control_points}.")
         self.patch_size = tuple(int(n) for n in patch_size)
@@ -116,6 +122,7 @@ class PairedPatches:
         self.max_displacement = max_displacement
         self.air_threshold = air_threshold
         self.max_tries = max_tries
+        self.num_position_patches = num_position_patches
         self.generator = torch.Generator().manual_seed(seed)
         half = torch.tensor([n // 2 for n in self.patch_size])
         axes = [torch.arange(n, dtype=torch.float32) for n in self.patch_size]
@@ -139,10 +146,11 @@ class PairedPatches:
             volumes: Scans of shape (1, D, H, W), in [0, 1] with air 0, on one device; sizes may differ.
 
         Returns:
-            Patches of shape (4, B, 1, *patch_size), float32: original 0 and 1, deformed copy 0 and 1. And
-            `center_mm`, where the center of each patch is in its scan, (4, B, 3); `points`, voxels in each original,
-            (2, N, 3), int64; `points_mm`, the same in the scan, (2, B, N, 3); `coordinates_mm`, where each voxel of the
-            copies comes from, (2, B, 3, *patch_size). All in the order of the spatial axes, on the scans' device.
+            Patches of shape (4 + E, B, 1, *patch_size), float32: original 0 and 1, deformed copy 0 and 1, and
+            E = `num_position_patches` more originals. And `center_mm`, where the center of each patch is in its scan,
+            (4 + E, B, 3); `points`, voxels in original 0 and 1, (2, N, 3), int64; `points_mm`, the same in the scan,
+            (2, B, N, 3); `coordinates_mm`, where each voxel of the copies comes from, (2, B, 3, *patch_size). All in
+            the order of the spatial axes, on the scans' device.
 
         Raises:
             ValueError: If there is no scan, or one has another shape than (1, D, H, W).
@@ -153,6 +161,7 @@ class PairedPatches:
             )
         device = volumes[0].device
         originals, copies, starts, coordinates_mm = [], [], [], []
+        more, more_starts = [], []
         for volume in volumes:
             centers = torch.stack([self._draw_center(volume) for _ in range(2)])
             start = centers - self.half + self._integers(-self.jitter, self.jitter, (2, 3))
@@ -161,18 +170,29 @@ class PairedPatches:
             copies.append(self._change_values(_sample(volume, positions)))
             coordinates_mm.append((positions * self.spacing_mm.to(device)).movedim(-1, 1))
             starts.append(start)
+            for _ in range(self.num_position_patches):
+                more_starts.append(self._draw_center(volume) - self.half)
+                more.append(crop_padded(volume, more_starts[-1].tolist(), self.patch_size))
         original = torch.stack(originals, dim=1).float()
         start = torch.stack(starts, dim=1)
         points = torch.stack([self._draw_points(patch) for patch in original])
         coordinates = torch.stack(coordinates_mm, dim=1)
         middle = coordinates[:, :, :, self.half[0], self.half[1], self.half[2]]
+        center_mm = [(start + self.half) * self.spacing_mm, middle.cpu()]
+        patches = [original, torch.stack(copies, dim=1)]
+        if more:
+            shape = (len(volumes), self.num_position_patches)
+            patches.append(torch.stack(more).float().unflatten(0, shape).transpose(0, 1))
+            center_mm.append(
+                (torch.stack(more_starts).unflatten(0, shape).transpose(0, 1) + self.half) * self.spacing_mm
+            )
         target = {
-            "center_mm": torch.cat([(start + self.half) * self.spacing_mm, middle.cpu()]),
+            "center_mm": torch.cat(center_mm),
             "points": points,
             "points_mm": (start[:, :, None] + points[:, None]) * self.spacing_mm,
             "coordinates_mm": coordinates,
         }
-        return torch.cat([original, torch.stack(copies, dim=1)]), {k: v.to(device) for k, v in target.items()}
+        return torch.cat(patches), {k: v.to(device) for k, v in target.items()}
 
     def _uniform(self, low: float, high: float, shape: Sequence[int]) -> torch.Tensor:
         return low + (high - low) * torch.rand(tuple(shape), generator=self.generator)

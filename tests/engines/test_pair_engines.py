@@ -69,3 +69,21 @@ def test_loss_of_all_pairs_is_the_mean_over_them(pairs, scans):
     torch.testing.assert_close(one, errors[0])
     every = PairedPatchLoss(*parts, similarity_weight=0.0, all_pairs=True)(prediction, target)
     torch.testing.assert_close(every, torch.stack(errors).mean())
+
+
+def test_more_patches_count_for_the_regression_alone(scans):
+    torch.manual_seed(0)
+    pairs = PairedPatches(PATCH, num_points=4, num_position_patches=2, seed=1)
+    patches, target = pairs([scan["image"] for scan in scans])
+    with torch.no_grad():
+        prediction = PairedMedLAM(MedLAM(base_channels=2, patch_size=PATCH).eval())(patches)
+    position = prediction["position"]
+    assert position.shape == (6, 2, 3)
+    assert prediction["original_maps"][0].shape[:2] == prediction["deformed_maps"][0].shape[:2] == (2, 2)
+    distance = RelativeDistanceLoss()
+    loss = PairedPatchLoss(distance, MultiScaleSimilarityLoss(), similarity_weight=0.0, all_pairs=True)
+    center_mm = target["center_mm"]
+    expected = torch.stack(
+        [distance(position[i], position[j], center_mm[i] - center_mm[j]) for i in range(6) for j in range(i + 1, 6)]
+    ).mean()
+    torch.testing.assert_close(loss(prediction, target), expected)

@@ -105,6 +105,15 @@ class TestPairs:
         assert torch.isfinite(patches).all()
         assert target["points"].shape == (2, 20, 3)
 
+    def test_more_patches_are_originals_around_their_centers(self):
+        ramp = torch.stack(torch.meshgrid(*(torch.arange(1.0, n) for n in (41, 37, 51)), indexing="ij"))
+        for axis in range(3):
+            pairs = PairedPatches((16, 16, 16), SPACING, num_position_patches=3, seed=axis)
+            patches, target = pairs([ramp[axis : axis + 1]] * 2)
+            assert patches.shape == (7, 2, 1, 16, 16, 16)
+            middle_mm = (patches[4:, :, 0, 8, 8, 8] - 1) * SPACING[axis]
+            torch.testing.assert_close(target["center_mm"][4:, :, axis], middle_mm)
+
     def test_tone_and_noise(self):
         scan = torch.full((1, 40, 40, 40), 0.5)
         pairs = PairedPatches((16, 16, 16), prob=1.0, noise_std=0.0, scale_range=(1, 1), rotation_range_deg=0.0)
@@ -132,6 +141,7 @@ class TestPairs:
             ({"patch_size": (64, 64)}, "must have three positive values"),
             ({"prob": 1.5}, r"prob must lie in \[0, 1\], got 1.5"),
             ({"num_points": 0}, "num_points at least 1"),
+            ({"num_position_patches": -1}, r"must not be negative.*num_position_patches=-1"),
             ({"num_control_points": 3}, "num_control_points must be above 3, got 3"),
         ],
     )
