@@ -24,7 +24,7 @@ def test_label_maps_are_numbered_from_one(name, num_structures):
 
 
 def test_every_shipped_set_loads():
-    assert len(shipped_label_sets()) == 14
+    assert len(shipped_label_sets()) == 16
     assert sum(name.startswith("msd") for name in shipped_label_sets()) == 10
     for name in shipped_label_sets():
         assert load_label_set(name).structures
