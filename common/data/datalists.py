@@ -31,6 +31,7 @@ FOLDERS = {
     TEST: {"image": "imagesTs", "label": "labelsTs"},
 }
 CHANNEL_SUFFIX = re.compile(r"(.+)_(\d{4})")  # nnU-Net: BRATS_001_0000.nii.gz, BRATS_001_0001.nii.gz, ...
+NUMBERED = re.compile(r"(.*?\d+)[_.-]")  # patient001_frame01 and patient001_frame12 are likely of one patient
 LABEL_LIKE = re.compile(r"(?:^|[_./-])(?:labels?|masks?|seg|segmentation|gt|scribbles?)(?:$|[_./-])", re.IGNORECASE)
 
 
@@ -41,6 +42,7 @@ def load_datalist(
     val_fraction: float = 0.2,
     seed: int = 0,
     hold_out_from: str | Sequence[str] = TRAINING,
+    patient_pattern: str = "",
 ) -> list[Case]:
     """List the cases of a data set for a MONAI `Dataset`; nothing is opened but `dataset.json`.
 
@@ -56,8 +58,8 @@ def load_datalist(
        of them are both `training` and `test`.
 
     Where there is no `validation`, a share of `hold_out_from` is held out, drawn by case, always the same for the same
-    cases and `seed`. Asking for other sections alone holds nothing out. List `validation` yourself when several files
-    come from one patient.
+    cases and `seed`. Asking for other sections alone holds nothing out. Where several files come from one patient, set
+    `patient_pattern`, or list `validation` yourself; names that look so are warned about.
 
     Args:
         dataset_dir: Directory, or several in order, whose cases are concatenated.
@@ -68,6 +70,9 @@ def load_datalist(
         seed: Seed of that draw.
         hold_out_from: Section, or several, from which that share is drawn; a pretraining, which reads no labels, may
             draw from everything it trains on.
+        patient_pattern: Regular expression that finds the patient in the name of a case, as its first group or as a
+            whole: `patient[0-9]+` for `patient001_frame01`. Cases of a patient are held out together, and
+            `val_fraction` is a share of the patients. Empty, every case is a patient of its own.
 
     Returns:
         One dictionary a case: `keys` with absolute paths (a list of paths for an image in several channel files), and
@@ -75,11 +80,12 @@ def load_datalist(
 
     Raises:
         DatasetError: If there is no data set, no such section, a case without one of `keys`, a case listed twice, or
-            too few cases to hold any out.
-        ValueError: If `val_fraction` is not in [0, 1).
+            too few cases to hold any out, or a case whose patient `patient_pattern` does not find.
+        ValueError: If `val_fraction` is not in [0, 1), or `patient_pattern` no regular expression.
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction must be in [0, 1); found {val_fraction}. 0.2 holds out one case of five.")
+    pattern = _patient_expression(patient_pattern)
     directories = [dataset_dir] if isinstance(dataset_dir, (str, os.PathLike)) else list(dataset_dir)
     if not directories:
         raise refusal("dataset_dir", "must name a directory", "an empty list", "give at least one directory")
@@ -92,7 +98,7 @@ def load_datalist(
         # whoever asks for both sides, or for neither, has nothing held out
         one_side = (VALIDATION in wanted) != bool({*pool} & {*wanted})
         if val_fraction and pool and one_side and VALIDATION not in sections:
-            _hold_out_validation(root, sections, pool, val_fraction, seed)
+            _hold_out_validation(root, sections, pool, val_fraction, seed, pattern)
         cases += _select(root, sections, wanted, required)
     return _with_unique_names(cases)
 
@@ -294,33 +300,88 @@ def _list_bare_folder(root: Path) -> dict[str, list[Case]]:
 
 
 def _hold_out_validation(
-    root: Path, sections: dict[str, list[Case]], pool: list[str], val_fraction: float, seed: int
+    root: Path,
+    sections: dict[str, list[Case]],
+    pool: list[str],
+    val_fraction: float,
+    seed: int,
+    pattern: re.Pattern[str] | None,
 ) -> None:
-    """Move a share of the sections in `pool` into a new section `validation`."""
+    """Move a share of the patients of the sections in `pool` into a new section `validation`."""
     by_image = {str(entry["image"]): entry for name in reversed(pool) for entry in reversed(sections[name])}
     entries = sorted(by_image.values(), key=lambda entry: (entry["case"], entry["entry"]))
-    if len(entries) < 2:
+    patients: dict[str, list[Case]] = defaultdict(list)
+    for entry in entries:
+        patients[str(entry["image"]) if pattern is None else _patient_of(entry, pattern)].append(entry)
+    if len(patients) < 2:
         raise refusal(
             root,
-            f"must have two cases or more in {_and(pool)} to hold one out for validation",
-            f"{len(entries)}",
+            f"must have two {'cases' if pattern is None else 'patients'} or more in {_and(pool)} to hold one out for "
+            "validation",
+            f"{len(patients)}",
             "list `validation` in dataset.json: other cases, or this one if there is no other",
         )
-    num_validation = min(max(round(len(entries) * val_fraction), 1), len(entries) - 1)
-    order = np.random.default_rng(seed).permutation(len(entries))
-    held_out = {str(entries[i]["image"]) for i in order[:num_validation]}
+    num_validation = min(max(round(len(patients) * val_fraction), 1), len(patients) - 1)
+    order = np.random.default_rng(seed).permutation(len(patients))
+    groups = list(patients.values())
+    held_out = {str(entry["image"]) for i in order[:num_validation] for entry in groups[i]}
     sections[VALIDATION] = [entry for entry in entries if str(entry["image"]) in held_out]
     for name in pool:
         sections[name] = [entry for entry in sections[name] if str(entry["image"]) not in held_out]
     logger.info(
         "%s has no validation section: %d of %d cases of %s are held out (seed %d): %s",
         root,
-        num_validation,
+        len(sections[VALIDATION]),
         len(entries),
         _and(pool),
         seed,
-        ", ".join(e["case"] for e in sections[VALIDATION][:10]) + (", ..." if num_validation > 10 else ""),
+        ", ".join(e["case"] for e in sections[VALIDATION][:10]) + (", ..." if len(sections[VALIDATION]) > 10 else ""),
     )
+    if pattern is None:
+        _warn_of_split_patients(root, sections[VALIDATION], [entry for name in pool for entry in sections[name]])
+
+
+def _patient_expression(patient_pattern: str) -> re.Pattern[str] | None:
+    """Compile the pattern; None where it is empty."""
+    try:
+        return re.compile(patient_pattern) if patient_pattern else None
+    except re.error as error:
+        raise ValueError(
+            f"patient_pattern must be a regular expression; found {patient_pattern!r} ({error}). "
+            "'patient[0-9]+' finds the patient of patient001_frame01."
+        ) from error
+
+
+def _patient_of(entry: Case, pattern: re.Pattern[str]) -> str:
+    """Return the patient of a case."""
+    match = pattern.search(entry["case"])
+    if match is None:
+        found = f"no match in the name {entry['case']}"
+        remedy = "change the pattern, or list `validation` in dataset.json"
+        raise refusal(
+            entry["entry"], f"must have a patient that patient_pattern {pattern.pattern!r} finds", found, remedy
+        )
+    return str(match[1] if pattern.groups else match[0])
+
+
+def _warn_of_split_patients(root: Path, held_out: Sequence[Case], trained_on: Sequence[Case]) -> None:
+    """Say so where cases on both sides have names that begin with one number, as several scans of a patient have."""
+    begins = {match[1]: entry["case"] for entry in trained_on if (match := NUMBERED.match(entry["case"]))}
+    pairs = [
+        (entry["case"], begins[match[1]])
+        for entry in held_out
+        if (match := NUMBERED.match(entry["case"])) and match[1] in begins
+    ]
+    if pairs:
+        logger.warning(
+            "%s: %d of %d held-out cases have names that begin as those of training cases, such as %s and %s. If these "
+            "are of one patient, validation looks better than it is: set patient_pattern, or list `validation` in "
+            "dataset.json.",
+            root,
+            len(pairs),
+            len(held_out),
+            *pairs[0],
+        )
 
 
 def _select(root: Path, sections: dict[str, list[Case]], wanted: tuple[str, ...], keys: tuple[str, ...]) -> list[Case]:

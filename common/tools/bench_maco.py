@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import statistics
+import sys
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from monai.bundle import run
 from monai.utils import ensure_tuple
 
 from ..data.phantoms import write_heart_phantoms
 from ..files import write_text_atomically
-from .runs import ensure_phantoms, find_bundles, read_summary, refuse_other_settings, run_bundle
+from .runs import ensure_phantoms, find_bundles, read_summary, refuse_other_settings
 
 BUNDLE = "maco"
 UPPER_BOUND = "full_supervision"
@@ -33,7 +38,32 @@ ARMS: dict[str, dict[str, Any]] = {
     "maco_10_percent": {"method": "@methods#maco", "scribble_fraction": 0.1},
 }
 
+# Options of train.json that inference.json has, too.
+_SEEN = ("roi_size", "resize_to", "percentile_range", "features", "num_classes")
+
 _logger = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """One method with one seed.
+
+    Attributes:
+        arm: Method, one of `ARMS`.
+        seed: Seed of data, weights and draws.
+        folder: Where checkpoints and scores go.
+        data: Folder of the data set.
+        options: Options of train.json for all methods.
+        section: What is scored.
+        threads: CPU threads to use.
+    """
+
+    arm: str
+    seed: int
+    folder: Path
+    data: str
+    options: dict[str, Any]
+    section: str
+    threads: int
 
 
 def bench_maco(
@@ -44,8 +74,10 @@ def bench_maco(
     num_training: int = 8,
     num_validation: int = 4,
     num_test: int = 8,
-    image_size: int = 128,
-    epochs: int = 24,
+    image_size: int = 80,
+    spacing_mm: float = 2.0,
+    scribble_width: int = 1,
+    epochs: int = 6,
     epoch_length: int = 50,
     dataset_dir: str | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -54,8 +86,8 @@ def bench_maco(
     """Train every method once per seed and compare the last checkpoints, so that nothing is chosen by a score.
 
     Each seed has phantoms, initial weights and random draws of its own; all methods of a seed share them. Writes
-    `results.json` and `results.md` into `output_dir`; what a former run finished there is not run again, so a benchmark
-    can be interrupted, and methods or seeds can be added.
+    `results.json` and `results.md` into `output_dir`, anew after every run. What a former call finished there is not
+    run again, so a benchmark can be interrupted, and methods or seeds can be added.
 
     Args:
         output_dir: Folder for phantoms, runs and results.
@@ -66,6 +98,8 @@ def bench_maco(
         num_validation: Patients for validation.
         num_test: Patients for testing.
         image_size: Pixels along both axes of a phantom's slice.
+        spacing_mm: Pixel size of a phantom in mm.
+        scribble_width: Width of the strokes in pixels, odd.
         epochs: Epochs of training.
         epoch_length: Iterations of an epoch.
         dataset_dir: A data set of your own instead of phantoms, the same for all seeds. Its training cases have labels
@@ -87,48 +121,76 @@ def bench_maco(
         "num_validation": num_validation,
         "num_test": num_test,
         "image_size": image_size,
+        "spacing_mm": spacing_mm,
+        "scribble_width": scribble_width,
     }
     settings: dict[str, Any] = {"phantoms": phantoms, "dataset_dir": dataset_dir, "section": section, "overrides": more}
     settings |= {"epochs": epochs, "epoch_length": epoch_length}
-    (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
     root = Path(output_dir).resolve()
     refuse_other_settings(root / "settings.json", settings)
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
-
-    def run_arm(seed: int, arm: str) -> dict[str, Any]:
-        run = root / f"seed{seed}" / arm
-        data = dataset_dir or str(root / f"seed{seed}" / "data")
-        if not (run / "done").is_file():
-            _logger.info("Training %s", run)
-            steps = {"max_epochs": epochs, "epoch_length": epoch_length, "val_interval": epochs}
-            places = {"dataset_dir": data, "ckpt_dir": str(run), "output_dir": str(run / "logs")}
-            options = {**more, **places, **steps, **ARMS[arm], "seed": seed}
-            seconds = run_bundle(bundle, ["train.json", "small.json"], options, run / "log.txt", threads)
-            write_text_atomically(f"{seconds:.0f} s\n", run / "done")
-        scores = run / "scores"
-        if not (scores / "summary.json").is_file():
-            # what the network sees and is must be the same as in training
-            seen: dict[str, Any] = {
-                key: more[key] for key in ("roi_size", "resize_to", "features", "num_classes") if key in more
-            }
-            places = {"dataset_dir": data, "ckpt_path": str(run / "model_last.pt"), "output_dir": str(scores)}
-            configs = ["inference.json", "small.json", "evaluate.json"]
-            run_bundle(bundle, configs, {**seen, **places, "section": section}, scores / "log.txt", threads)
-        summary = read_summary(scores)
-        _logger.info("Seed %d, %s: mean Dice %.4f", seed, arm, summary["mean_over_structures"]["dice"])
-        return summary
-
     if dataset_dir is None:
         for seed in range(seeds):
             ensure_phantoms(write_heart_phantoms, root / f"seed{seed}" / "data", {**phantoms, "seed": seed})
-    with ThreadPoolExecutor(num_processes) as pool:
-        futures = {arm: [pool.submit(run_arm, seed, arm) for seed in range(seeds)] for arm in chosen}
-        scores = {arm: [future.result() for future in futures[arm]] for arm in chosen}
-    results = {"settings": settings, "seeds": seeds, "scores": scores}
-    write_text_atomically(json.dumps(results, indent=4) + "\n", root / "results.json")
-    table = format_results(scores)
-    write_text_atomically(table + "\n", root / "results.md")
-    _logger.info("\n%s", table)
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    jobs = [
+        Job(
+            arm,
+            seed,
+            root / f"seed{seed}" / arm,
+            dataset_dir or str(root / f"seed{seed}" / "data"),
+            {**more, "max_epochs": epochs, "epoch_length": epoch_length, "val_interval": epochs},
+            section,
+            threads,
+        )
+        for seed in range(seeds)
+        for arm in chosen
+    ]
+    context = multiprocessing.get_context("spawn")
+    scores: dict[str, list[dict[str, Any]]] = {}
+    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+        for job, summary in zip(jobs, pool.map(run_job, jobs), strict=True):
+            _logger.info("Seed %d, %s: mean Dice %.4f", job.seed, job.arm, summary["mean_over_structures"]["dice"])
+            scores.setdefault(job.arm, []).append(summary)
+            results = {"settings": settings, "scores": scores}
+            write_text_atomically(json.dumps(results, indent=4) + "\n", root / "results.json")
+            write_text_atomically(format_results(scores) + "\n", root / "results.md")
+    _logger.info("\n%s", format_results(scores))
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train and score, each unless a former run did, and return the summary.
+
+    For a worker process, which imports everything once for many runs; what they print goes to `log.txt` in the folder.
+
+    Args:
+        job: What to run.
+    """
+    (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
+    torch.set_num_threads(job.threads)
+    if not (job.folder / "done").is_file():
+        start = time.perf_counter()
+        places = {"dataset_dir": job.data, "ckpt_dir": str(job.folder), "output_dir": str(job.folder / "logs")}
+        options = {**job.options, **places, **ARMS[job.arm], "seed": job.seed}
+        _run_bundle_here(bundle, ["train.json", "small.json"], options, job.folder / "log.txt")
+        write_text_atomically(f"{time.perf_counter() - start:.0f} s\n", job.folder / "done")
+    scores = job.folder / "scores"
+    if not (scores / "summary.json").is_file():
+        # what the network sees and is must be the same as in training
+        seen = {key: job.options[key] for key in _SEEN if key in job.options}
+        places = {"dataset_dir": job.data, "ckpt_path": str(job.folder / "model_last.pt"), "output_dir": str(scores)}
+        configs = ["inference.json", "small.json", "evaluate.json"]
+        _run_bundle_here(bundle, configs, {**seen, **places, "section": job.section}, scores / "log.txt")
+    return read_summary(scores)
+
+
+def _run_bundle_here(bundle: Path, configs: Sequence[str], options: Mapping[str, Any], log_file: Path) -> None:
+    """Run a bundle in this process, whose output goes to a file from now on."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("w") as stream:
+        for standard in (sys.stdout, sys.stderr):
+            standard.flush()
+            os.dup2(stream.fileno(), standard.fileno())
+        run(config_file=[str(bundle / "configs" / name) for name in configs], **options)
 
 
 def format_results(scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

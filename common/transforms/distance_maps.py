@@ -38,15 +38,23 @@ def euclidean_distance_mm(strokes: np.ndarray, spacing_mm: Sequence[float]) -> n
     num_lines = [np.count_nonzero(strokes.any(axis=axis)) for axis in (0, -1)]
     if num_lines[0] > num_lines[1]:
         return euclidean_distance_mm(strokes.T, spacing_mm[::-1]).T
-    nearest = ndimage.distance_transform_edt(~strokes, sampling=spacing_mm, return_distances=False, return_indices=True)
-    squared = np.zeros(strokes.shape, dtype=np.float32)
-    for axis, (index, step) in enumerate(zip(nearest, spacing_mm, strict=True)):
-        position = np.arange(strokes.shape[axis], dtype=np.int32)
-        shift = (index - position.reshape([-1 if a == axis else 1 for a in range(strokes.ndim)])).astype(np.float32)
-        shift *= np.float32(step)
-        shift *= shift
-        squared += shift
-    return np.sqrt(squared, out=squared)
+    even = bool(np.allclose(spacing_mm, spacing_mm[0], rtol=1e-6, atol=0))
+    shift = ndimage.distance_transform_edt(
+        ~strokes, sampling=None if even else spacing_mm, return_distances=False, return_indices=True
+    )
+    for axis, size in enumerate(strokes.shape):
+        shift[axis] -= np.arange(size, dtype=np.int32).reshape([-1 if a == axis else 1 for a in range(strokes.ndim)])
+    squared = shift.astype(np.float32)
+    squared *= squared
+    if not even:
+        squared *= np.square(spacing_mm, dtype=np.float32).reshape(-1, *[1] * strokes.ndim)
+    distance = squared[0]
+    for other in squared[1:]:
+        distance += other
+    np.sqrt(distance, out=distance)
+    if even:
+        distance *= np.float32(spacing_mm[0])
+    return distance
 
 
 def edge_costs(image: np.ndarray, spacing_mm: Sequence[float], gradient_weight: float) -> np.ndarray:

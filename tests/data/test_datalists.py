@@ -98,6 +98,41 @@ def test_at_least_one_case_on_each_side(tmp_path):
     assert names(load_datalist(tmp_path / "one", ("training", "validation"))) == ["a"]  # nothing to hold out for
 
 
+def test_a_patient_is_held_out_as_a_whole(tmp_path, caplog):
+    cases = [f"patient{i:03d}_frame{j:02d}" for i in range(5) for j in (1, 12)]
+    write_json(tmp_path, training=entries(*cases))
+    for seed in range(5):
+        options = {"val_fraction": 0.4, "seed": seed, "patient_pattern": "patient[0-9]+"}
+        held_out = names(load_datalist(tmp_path, "validation", **options))
+        assert len(held_out) == 4
+        assert len({name.split("_")[0] for name in held_out}) == 2
+        assert sorted(names(load_datalist(tmp_path, **options)) + held_out) == cases
+    assert "begin as those of" not in caplog.text
+    # the first group, where there is one, is the patient; here all cases are of two centers
+    grouped = names(load_datalist(tmp_path, "validation", val_fraction=0.4, patient_pattern="_frame(..)"))
+    assert len(grouped) == 5
+
+
+def test_names_that_look_like_one_patient_are_warned_about(tmp_path, caplog):
+    write_json(tmp_path, training=entries("patient001_ed", "patient001_es", "case_2", "case_3"))
+    for seed in range(8):
+        load_datalist(tmp_path, val_fraction=0.25, seed=seed)
+    messages = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert 0 < len(messages) < 8
+    assert all("1 of 1 held-out cases have names that begin as those of training cases" in text for text in messages)
+    assert all("set patient_pattern, or list `validation` in dataset.json" in text for text in messages)
+
+
+def test_patient_patterns_that_find_nothing_are_refused(tmp_path):
+    write_json(tmp_path, training=entries("p1_a", "p1_b", "c"))
+    assert "must have a patient that patient_pattern 'p[0-9]' finds; found no match in the name c" in refused(
+        tmp_path, patient_pattern="p[0-9]"
+    )
+    assert "must have two patients or more in `training`" in refused(tmp_path, patient_pattern="^")
+    with pytest.raises(ValueError, match=r"patient_pattern must be a regular expression; found '\('"):
+        load_datalist(tmp_path, patient_pattern="(")
+
+
 def test_other_sections_alone_hold_nothing_out(tmp_path):
     write_json(tmp_path, training=entries("a"), test=entries("t"))
     assert names(load_datalist(tmp_path, "test")) == ["t"]
