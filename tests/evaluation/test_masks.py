@@ -109,10 +109,36 @@ def test_two_dimensions(tmp_path, label_set):
     case = read_case_masks(tmp_path / "a.png", label_set)
     assert case.grid.affine is None
     assert case.grid.spacing_mm == (1.0, 1.0)
-    assert case.masks["liver"].num_voxels == 50
+    assert case.grid.shape == (20, 30)
+    np.testing.assert_array_equal(voxels(case, "liver"), labels == 1)
     assert case.masks["spleen"] is None
     with pytest.raises(ValueError, match="Only 3D grids with geometry can be resampled"):
         resample_masks(case, case.grid)
+
+
+def test_pictures_in_ranges_of_gray(tmp_path):
+    """A cup inside of a disc; rows come first, so that a picture is drawn upright."""
+    gray = np.full((20, 30), 255, dtype=np.uint8)
+    gray[4:12, 10:20] = 128
+    gray[6:9, 12:18] = 0
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    case = read_case_masks(tmp_path / "a.png", load_label_set("optic_disc_cup"))
+    assert case.grid.shape == (20, 30)
+    np.testing.assert_array_equal(voxels(case, "disc"), gray < 255)
+    np.testing.assert_array_equal(voxels(case, "cup"), gray == 0)
+
+
+def test_polyps_in_lossy_color_pictures(tmp_path):
+    gray = np.zeros((64, 96), dtype=np.uint8)
+    gray[20:40, 30:60] = 255
+    Image.fromarray(np.stack([gray] * 3, axis=-1)).save(tmp_path / "a.jpg", quality=60)
+    case = read_case_masks(tmp_path / "a.jpg", load_label_set("polyps"))
+    np.testing.assert_array_equal(voxels(case, "polyp"), gray > 127)
+
+
+def test_colored_pictures_are_no_masks(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    assert "must be a gray mask of 8 bits" in refused(tmp_path / "a.png", load_label_set("polyps"))
 
 
 def refused(path, label_set):

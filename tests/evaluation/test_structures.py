@@ -71,6 +71,15 @@ def test_the_labels_of_a_dataset_json(tmp_path, labels):
         ('{"structures": [{"name": "a", "lable": 1}]}', "'lable': 1"),
         ('{"structures": [{"name": "a", "label": 0}]}', "must give a labels above 0; found 0"),
         ('{"structures": [{"name": "a", "nsd_tolerance_mm": -1}]}', "must give a a tolerance from 0 mm; found -1"),
+        (
+            '{"structures": [{"name": "a", "gray_range": [9, 3]}]}',
+            "must give a a gray_range [lowest, highest] within 0 to 255, and no label then; found [9, 3]",
+        ),
+        ('{"structures": [{"name": "a", "label": 1, "gray_range": [1, 3]}]}', "and no label then; found [1, 3]"),
+        (
+            '{"structures": [{"name": "a", "gray_range": [1, 3]}, {"name": "b", "label": 2}]}',
+            "must give all structures a gray_range or none; found none for b",
+        ),
         ('{"structures": [{"name": "a"}, {"name": "a"}]}', "must name each structure once; found a twice"),
     ],
 )
