@@ -14,8 +14,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ckpt_export, create_workflow, verify_net_in_out
+from monai.bundle import ConfigParser, ckpt_export, create_workflow, verify_net_in_out
+from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet
+from monai.transforms import Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.data import DatasetError
@@ -154,7 +156,7 @@ class TestTraining:
         run_config(BUNDLE, [*EVALUATE, "volumes.json"], infer)
         assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
 
-    def test_dense_labels_do_not_leak(self, run_config, hearts, tmp_path):
+    def test_acceptance_vi_dense_labels_do_not_leak(self, run_config, hearts, tmp_path):
         """Training is the same, bit by bit, when the dense labels of the training cases are noise."""
         content = json.loads((hearts / "dataset.json").read_text())
         rng = np.random.default_rng(0)
@@ -174,6 +176,22 @@ class TestTraining:
             weights.append(torch.load(tmp_path / name / "model_last.pt", weights_only=True))
         for key, tensor in weights[0].items():
             assert torch.equal(tensor, weights[1][key]), key
+
+    def test_acceptance_vii_scribble_values_survive_the_augmentation(self, hearts):
+        """The real chain: no new value, least of all background, and none lost in an annotated slice."""
+        parser = ConfigParser()
+        parser.read_config([str(CONFIGS / name) for name in TRAIN])
+        overrides = options(hearts, hearts, affine_prob=1.0, rotate_range=[0.8], zoom_range=[0.3, 0.3])
+        for key, value in overrides.items():
+            parser[key] = value
+        chain = Compose(parser.get_parsed_content("random_transforms"))
+        chain.set_random_state(0)
+        scribble = torch.zeros(1, 64, 64)  # 0 is unlabelled in the chain, 1 the background
+        scribble[:, :, :30], scribble[:, :12], scribble[:, 20:30, 40:50] = 2, 3, 4  # strokes up to the border
+        image = MetaTensor(torch.rand(1, 64, 64), affine=torch.eye(3))
+        for _ in range(10):
+            out = chain({"image": image, "scribble": MetaTensor(scribble, affine=torch.eye(3))})["scribble"]
+            assert set(out.unique().tolist()) == {1, 2, 3, 255}
 
 
 class TestSegmentation:

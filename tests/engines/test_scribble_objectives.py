@@ -68,7 +68,7 @@ class TestScribbleObjective:
         torch.testing.assert_close(late["consistency"], 4 * parts["consistency"])
         assert objective.losses(predictions, batch, progress=0.0)["consistency"] == 0
 
-    def test_the_clean_view_gets_no_gradient_from_the_consistency(self):
+    def test_acceptance_v_the_clean_view_gets_no_gradient_from_the_consistency(self):
         class Recorder(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -103,7 +103,7 @@ class TestScribbleObjective:
         trackers = [m.num_batches_tracked.item() for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
         assert set(trackers) == {1}
 
-    def test_slices_without_strokes_give_no_nan(self):
+    def test_acceptance_iv_slices_without_strokes_give_no_nan(self):
         batch = make_batch()
         batch["scribble"][:] = 255
         batch["distance"][:] = torch.inf

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
 
 from common.losses import (
     ConsistencyLoss,
@@ -16,6 +17,7 @@ from common.losses import (
     PartialCrossEntropy,
     continuous_pseudo_labels,
 )
+from common.transforms import ScribbleDistancesd
 from tests.oracles import maco as oracle
 
 INF = math.inf
@@ -71,6 +73,24 @@ class TestContinuousPseudoLabels:
         torch.testing.assert_close(labels[0, 0], torch.tensor([1.0, math.exp(-1), math.exp(-2)]))
         assert (labels[0, 1] == 0).all()
 
+    def test_acceptance_i_one_on_strokes_falling_with_distance_zero_for_absent_classes(self):
+        """From strokes to labels: classes 0 and 2 are drawn, class 1 is absent."""
+        strokes = np.full((9, 7), 255)
+        strokes[2, 1:6], strokes[7, 3] = 0, 2
+        scribble = MetaTensor(torch.as_tensor(strokes)[None], affine=torch.diag(torch.tensor([1.5, 1.0, 1.0])))
+        distances = ScribbleDistancesd("scribble", 3)({"scribble": scribble})["distance"][None]
+        labels = continuous_pseudo_labels(distances, 2.0)
+        assert (labels[0, 1] == 0).all()
+        for c in (0, 2):
+            drawn = torch.as_tensor(strokes == c)
+            assert (labels[0, c][drawn] == 1).all()
+            assert (labels[0, c][~drawn] < 1).all()
+            order = distances[0, c].flatten().argsort()
+            falling = labels[0, c].flatten()[order].diff()
+            nearer = distances[0, c].flatten()[order].diff() > 1e-6
+            assert (falling[nearer] < 0).all()
+            assert (falling <= 1e-7).all()
+
     def test_one_tau_a_class_and_normalized(self):
         distances = torch.tensor([[[3.0], [1.0], [INF]]])
         labels = continuous_pseudo_labels(distances, [3.0, 1.0, 5.0], normalized=True)
@@ -81,7 +101,7 @@ class TestContinuousPseudoLabels:
         labels = continuous_pseudo_labels(distances, 4.5, normalized=True)
         assert labels[0, 0, 0] > 0.999
 
-    def test_weighted_form_on_a_toy(self):
+    def test_acceptance_ii_weighted_form_on_a_toy(self):
         """3 x 3: class 0 in one corner, class 1 in the opposite one, tau 1, logits of one even prediction."""
         labels = np.full((3, 3), 255)
         labels[0, 0], labels[2, 2] = 0, 1
