@@ -50,11 +50,11 @@ def vendor_config(config: Mapping[str, Any], bundle: str) -> dict[str, Any]:
     """Rewrite a configuration so that it finds its own code from wherever it is read.
 
     MONAI puts the folder of a bundle on Python's search path only when a workflow runs, behind the working directory,
-    and not at all in `load`, `verify_net_in_out` and `ckpt_export`. So the configuration does it, with three changes:
+    and not at all in `load`, `verify_net_in_out` and `ckpt_export`. So the configuration does it, with these changes:
 
     - `bundle_root` finds the folder of the file that is being read, see `locate_expression`;
     - the new ids `search_path` and `code` put that folder first on the search path, and refuse code of another version;
-    - every component of the package requires `code`.
+    - every component of the package requires `code`, and `initialize` begins with it.
 
     Args:
         config: Content of a file in `configs/`.
@@ -88,6 +88,8 @@ def vendor_config(config: Mapping[str, Any], bundle: str) -> dict[str, Any]:
                 "_requires_": ["@search_path"],
                 "bundle_root": "@bundle_root",
             }
+        elif key == "initialize":
+            vendored[key] = ["@code", *_require_code(value, bundle)]
         else:
             vendored[key] = _require_code(value, bundle)
             if key.endswith("#_target_") and _PACKAGE.match(value):
