@@ -12,6 +12,10 @@ from common.data.__main__ import main as data_main
 from common.data.phantoms.__main__ import main as phantoms_main
 from tests.bundles.test_medlsam_localize import EVALUATE as EVALUATE_BOXES
 from tests.bundles.test_medlsam_localize import LOCALIZE
+from tests.bundles.test_medlsam_segment import EVALUATE as EVALUATE_SAM
+from tests.bundles.test_medlsam_segment import FINETUNE as FINETUNE_SAM
+from tests.bundles.test_medlsam_segment import INFER as INFER_SAM
+from tests.bundles.test_medlsam_segment import TINY_SAM
 from tests.bundles.test_volume_fusion import EVALUATE, FINETUNE, INFER, PRETRAIN
 from tests.bundles.test_vptta import POLYP_EVALUATE, POLYP_TRAIN
 
@@ -19,7 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("bundles/*/docs/README.md"))]
 # The configurations that tests/bundles runs on phantoms.
 TESTED = [PRETRAIN, FINETUNE, INFER, EVALUATE, [*PRETRAIN, "multi_gpu_train.json"], POLYP_TRAIN, POLYP_EVALUATE]
-TESTED += [LOCALIZE, EVALUATE_BOXES]
+TESTED += [LOCALIZE, EVALUATE_BOXES, INFER_SAM, EVALUATE_SAM, FINETUNE_SAM, TINY_SAM]
+TESTED += [[*TINY_SAM, "multi_gpu_finetune_sam.json"]]
 
 
 def commands(document):
