@@ -178,9 +178,7 @@ def bench_folder(num_cases: int, shape: tuple[int, int, int], num_structures: in
         found = [scored.table.values[metric][0] for metric in ("dice", "nsd", "hd95_mm", "asd_mm")]
         difference = float(np.abs(np.stack(found, axis=1) - expected).max())
     ours_cpu_s = sum(watch.cpu_s.values()) / num_cases
-    print(
-        f"ours, {num_workers} processes, {num_cases} cases: {ours_s:.2f} s a case, {ours_cpu_s:.2f} s CPU with the start"
-    )
+    print(f"ours, {num_workers} processes, {num_cases} cases: {ours_s:.2f} s a case, {ours_cpu_s:.2f} s CPU")
     print(f"MONAI, structure by structure, one case: {monai_s:.2f} s, {monai_cpu_s:.2f} s CPU")
     print(f"{monai_s / ours_s:.1f} and {monai_cpu_s / ours_cpu_s:.1f} times less; largest difference {difference:.1e}")
     for pid, peak_mb in sorted(watch.peak_mb.items()):
