@@ -160,6 +160,7 @@ def _add_section(page: str, bundle: Path) -> str:
     metadata = read_json(bundle / METADATA)
     versions = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
     versions |= {"numpy": metadata["numpy_version"], **metadata["required_packages_version"]}
+    versions |= metadata.get("optional_packages_version", {})
     packages = " ".join(f"{name}=={version}" for name, version in versions.items())
     title, _, rest = page.partition("\n")
     section = f"""

@@ -43,7 +43,7 @@ class TestContent:
         assert not [entry for entry in inner if "test" in entry or "/release/" in entry or "/tools/" in entry]
         for entry, text in texts.items():
             assert f"bundles/{name}/" not in text, entry
-            assert "make install" not in text, entry
+            assert "From the root of the repository" not in text, entry
             for line in text.splitlines():
                 assert "python -m common." not in line.replace("python -m common.tools", ""), f"{entry}: {line}"
         for entry in inner:
