@@ -78,6 +78,17 @@ def test_the_map_is_scipys_test_with_holm():
     assert p_values[1, 0] == pytest.approx(max(raw[1], p_values[0, 1]))
 
 
+def test_few_cases_with_ties_are_tested_exactly():
+    """As SciPy does by a permutation of its own, which takes a second for twelve cases."""
+    first = np.array([1.0, 2.0, 3.0, 2.0, 5.0, 1.0])
+    second = np.array([2.0, 3.0, 2.0, 4.0, 8.0, 1.0])
+    raw = [wilcoxon(*pair, alternative="less").pvalue for pair in ((first, second), (second, first))]
+    assert raw[0] == pytest.approx(4 / 32)  # of the signs of ranks 2 2 2 4 5, four ways sum up to 2 or less
+    p_values = significance_map(np.stack([first, second]))
+    assert p_values[0, 1] == pytest.approx(2 * raw[0])
+    assert p_values[1, 0] == pytest.approx(max(raw[1], 2 * raw[0]))
+
+
 def test_equal_algorithms_are_not_tested_into_a_difference():
     losses = np.tile(np.linspace(0, 1, 20), (3, 1))
     p_values = significance_map(losses)
