@@ -151,8 +151,9 @@ class TestTemplates:
         for ours, expected in zip(two[0].maps, one[0].maps, strict=True):
             torch.testing.assert_close(ours, expected)
         # 3 but for voxels at which no channel is active
-        assert (one[0].best_similarity > 2.5).all()
-        assert (one[0].best_similarity < 3.001).all()
+        assert (one[0].best_similarity(3) > 2.5).all()
+        assert (one[0].best_similarity(3) < 3.001).all()
+        assert (one[0].best_similarity(2) < 2.001).all()
 
     def test_cache_is_used_and_knows_what_changed(self, network, datalist, tmp_path, caplog):
         def refuse(_):

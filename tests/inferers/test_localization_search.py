@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from common.inferers.localization.search import correlate, cut_template, similarity_maps
 from tests.oracles import medlam as oracle
 
+PATCH = (16, 24, 16)
+
 
 @pytest.fixture
 def maps():
@@ -18,15 +20,23 @@ def maps():
 def test_against_the_slow_loop(maps):
     torch.manual_seed(1)
     templates = [t + 0.2 * torch.randn_like(t) for t in cut_template(maps)]
-    ours = similarity_maps([m[0] for m in maps], templates)[0]
+    ours = similarity_maps([m[0] for m in maps], templates, PATCH)[0]
     expected = oracle.similarity_map([m[0] for m in maps], [t[0] for t in templates])
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
 
 
 def test_a_patch_is_found_in_itself_without_any_shift(maps):
-    scores = similarity_maps([m[0] for m in maps], cut_template(maps))[0]
+    scores = similarity_maps([m[0] for m in maps], cut_template(maps), PATCH)[0]
     assert np.unravel_index(int(scores.argmax()), scores.shape) == (8, 12, 8)
     assert scores.max().item() == pytest.approx(3.0, abs=1e-5)
+
+
+def test_coarse_scales_alone_have_the_places_of_the_patch(maps):
+    coarse, templates = [m[0] for m in maps[:2]], cut_template(maps)[:2]
+    scores = similarity_maps(coarse, templates, PATCH)[0]
+    assert scores.shape == (17, 25, 17)
+    assert np.unravel_index(int(scores.argmax()), scores.shape) == (8, 12, 8)
+    assert scores.max().item() == pytest.approx(2.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("shift", [(4, 0, 0), (0, -4, 4)])
@@ -44,5 +54,5 @@ def test_every_scale_moves_with_the_patch(maps, shift):
 def test_several_templates_at_once(maps):
     templates = cut_template(maps)
     two = [torch.cat([t, t.flip(1)]) for t in templates]
-    both = similarity_maps([m[0] for m in maps], two)
-    torch.testing.assert_close(both[:1], similarity_maps([m[0] for m in maps], templates))
+    both = similarity_maps([m[0] for m in maps], two, PATCH)
+    torch.testing.assert_close(both[:1], similarity_maps([m[0] for m in maps], templates, PATCH))

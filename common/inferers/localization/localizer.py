@@ -9,7 +9,7 @@ import torch
 from monai.inferers import Inferer
 
 from ...losses.relative_distance import DISTANCE_RANGE_MM, offset_mm
-from ...networks.medlam import MedLAM
+from ...networks.medlam import NUM_SCALES, MedLAM
 from ...transforms.paired_patches import crop_padded
 from .search import similarity_maps
 from .templates import OrganTemplate
@@ -46,8 +46,9 @@ class LocalizationInferer(Inferer):
        similar place within half a patch is taken.
 
     `exact` decodes a patch for each point, as published. `fast` shares patches: one serves all points that are expected
-    within a quarter of it from its center, and places within a quarter of a patch from the expectation are compared. As
-    the normalization of features depends on the patch, so does the result, a little.
+    within a quarter of it from its center, and places within a quarter of a patch from the expectation are compared, on
+    the scales of stride 4 and 2 alone, since the finest one is three quarters of the work of a patch. As the
+    normalization of features depends on the patch, so does the result, a little.
 
     Differs from the authors' code: coarse scales are aligned exactly; the start runs no decoder, and organs share it;
     start points are drawn in tissue, the nearest of it where the middle is air; the fraction of a voxel by which the
@@ -148,13 +149,18 @@ class LocalizationInferer(Inferer):
                 for kind in zip(*([m.flatten(0, 1) for m in t.maps] for t in self.templates), strict=True)
             ]
             centers, similarity = self._search(volume, network, expected, maps)
-            similarity = similarity / torch.cat([t.best_similarity.flatten() for t in self.templates])
+            best = [t.best_similarity(self._num_scales).flatten() for t in self.templates]
+            similarity = similarity / torch.cat(best)
         residual = torch.cat([template.residual.flatten(0, 1) for template in self.templates])
         voxels = centers + (residual if self.search != "none" else 0)
         return [
             FoundPoints(v.unflatten(0, (-1, 6)), e.unflatten(0, (-1, 6)), s.unflatten(0, (-1, 6)))
             for v, e, s in zip(voxels.split(sizes), expected.split(sizes), similarity.split(sizes), strict=True)
         ]
+
+    @property
+    def _num_scales(self) -> int:
+        return NUM_SCALES if self.search == EXACT else NUM_SCALES - 1
 
     def _expect(self, volume: torch.Tensor, network: MedLAM, position: torch.Tensor) -> torch.Tensor:
         """Where the regression puts points with the given positions, in voxels. Shape (points, 3)."""
@@ -214,8 +220,9 @@ class LocalizationInferer(Inferer):
         similarity = torch.zeros(len(wanted))
         for center, members in groups:
             encoded = network.encode(_patch(volume, center, network))
-            maps = [m[0] for m in network.decode(encoded)]
-            scores = similarity_maps(maps, [t[members].to(volume.device) for t in templates])
+            maps = [m[0] for m in network.decode(encoded, self._num_scales)]
+            kernels = [t[members].to(volume.device) for t in templates[: self._num_scales]]
+            scores = similarity_maps(maps, kernels, network.patch_size)
             first = center - half
             for index, score in zip(members.tolist(), scores, strict=True):
                 # only places within the window and within the scan

@@ -29,7 +29,9 @@ def cut_template(maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return templates
 
 
-def similarity_maps(maps: Sequence[torch.Tensor], templates: Sequence[torch.Tensor]) -> torch.Tensor:
+def similarity_maps(
+    maps: Sequence[torch.Tensor], templates: Sequence[torch.Tensor], patch_size: Sequence[int]
+) -> torch.Tensor:
     """Return how similar each place of a patch is to templates: mean cosine, summed over the scales.
 
     A place is the corner between eight voxels at which a template is centered; there is one more of them than voxels
@@ -39,13 +41,14 @@ def similarity_maps(maps: Sequence[torch.Tensor], templates: Sequence[torch.Tens
     by up to half of its voxels.
 
     Args:
-        maps: Features of one patch, coarse to fine. Shape (C, d, h, w) each.
-        templates: Templates, coarse to fine. Shape (N, C, k, k, k) each.
+        maps: Features of one patch, coarse to fine, all scales or the coarse ones. Shape (C, d, h, w) each.
+        templates: Templates of the same scales. Shape (N, C, k, k, k) each.
+        patch_size: Size (D, H, W) of the patch.
 
     Returns:
-        Similarity in [-3, 3] for three scales. Shape (N, D + 1, H + 1, W + 1) where (D, H, W) is the finest size.
+        Similarity in [-3, 3] for three scales. Shape (N, D + 1, H + 1, W + 1).
     """
-    size = [n + 1 for n in maps[-1].shape[1:]]
+    size = [n + 1 for n in patch_size]
     total: torch.Tensor | None = None
     for features, template in zip(maps, templates, strict=True):
         scores = correlate(F.normalize(features.float(), dim=0), template)
