@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
@@ -11,20 +10,8 @@ import pytest
 from monai.bundle import create_workflow
 
 from common.files import write_atomically
-from tests.release.conftest import BUNDLES, release, serve
+from tests.release.conftest import BUNDLES, read_plan, release, serve
 
-# Used in place of docs/demo.json where a bundle has none.
-PLANS = {
-    "medlsam": {
-        "phantoms": {"kind": "torso"},
-        "steps": [
-            {
-                "configs": ["localize.json", "small.json"],
-                "overrides": {"ckpt_path": "", "num_supports": 1, "patch_size": [16, 16, 32], "spacing_mm": [12.0] * 3},
-            }
-        ],
-    }
-}
 # Few and small phantoms of each kind.
 PHANTOMS = {
     "torso": {"num_cases": 3, "num_validation": 1, "num_test": 1, "spacing_mm": 10.0, "field_of_view": "abdomen"},
@@ -73,8 +60,7 @@ for folder in sys.argv[1:]:
 
 def run_inference(place, bundle: Path, name: str) -> Path:
     """Phantoms, random weights, inference: with the commands of the released bundle; gives the folder of the output."""
-    path = BUNDLES[name] / "docs" / "demo.json"
-    plan = json.loads(path.read_text()) if path.is_file() else PLANS[name]
+    plan = read_plan(name)
     kind = plan["phantoms"]["kind"]
     data, weights, output = (bundle / part for part in ("data/phantoms", "models/random.pt", "output/here"))
     options = [word for key, value in PHANTOMS[kind].items() for word in (f"--{key}", str(value))]
