@@ -101,7 +101,6 @@ class TestTraining:
         state = torch.load(tmp_path / "training_state.pt", weights_only=True)
         assert state["epoch"] == 2
 
-
     @pytest.mark.slow
     @pytest.mark.parametrize("overlay", ["tiny_sam.json", None])
     def test_several_processes_train_together(self, torso, trained, tmp_path, overlay):

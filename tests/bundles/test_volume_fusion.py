@@ -14,7 +14,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ckpt_export, create_workflow, verify_net_in_out
 from monai.transforms import LoadImage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -222,75 +221,7 @@ class TestRealScans:
             np.testing.assert_allclose(prediction.affine, image.affine.numpy(), atol=1e-3)
 
 
-class TestContract:
-    def test_workflows_have_the_properties_that_monai_asks_for(self, torso, finetuned):
-        weights = {"ckpt_path": str(finetuned / "model.pt"), "feature_channels": CHANNELS}
-        for kind, configs, overrides in (("train", PRETRAIN, {}), ("inference", INFER, weights)):
-            workflow = create_workflow(
-                config_file=[str(CONFIGS / name) for name in configs],
-                meta_file=str(CONFIGS / "metadata.json"),
-                workflow_type=kind,
-                dataset_dir=str(torso),
-                **overrides,
-            )
-            assert not workflow.check_properties()
-
-    def test_network_takes_and_gives_what_the_metadata_says(self):
-        verify_net_in_out(
-            net_id="network_def",
-            meta_file=str(CONFIGS / "metadata.json"),
-            config_file=[str(CONFIGS / "inference.json"), str(CONFIGS / "small.json")],
-            device="cpu",
-            p=1,
-            n=2,
-            any=16,
-        )
-
-    def test_export_to_torchscript_gives_the_same_output(self, finetuned, tmp_path):
-        ckpt_export(
-            net_id="network_def",
-            filepath=str(tmp_path / "model.ts"),
-            ckpt_file=str(finetuned / "model.pt"),
-            meta_file=str(CONFIGS / "metadata.json"),
-            config_file=[str(CONFIGS / "inference.json"), str(CONFIGS / "small.json")],
-            feature_channels=CHANNELS,
-        )
-        network = FMUNet(out_channels=13, feature_channels=CHANNELS, resolution_mode=1).eval()
-        network.load_state_dict(torch.load(finetuned / "model.pt", weights_only=True))
-        image = torch.rand(1, 1, 17, 40, 32)
-        with torch.no_grad():
-            torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(image), network(image))
-
-    def test_no_expression_is_longer_than_80_characters(self):
-        for path in sorted(CONFIGS.glob("*.json")):
-            for text in strings_of(json.loads(path.read_text())):
-                assert not text.startswith("$") or len(text) <= 80, f"{path.name}: {text}"
-
-    def test_every_top_level_key_is_used(self):
-        """A key that exists is used: none in a configuration is dead, and none in an overlay changes nothing."""
-        reserved = {"imports", "bundle_root", "initialize", "run", "finalize", "train", "validate"}
-        for configs in (["train.json"], ["inference.json"], FINETUNE[::2], INFER[:1] + EVALUATE[-1:]):
-            merged = {}
-            for name in configs:
-                own = json.loads((CONFIGS / name).read_text())
-                merged |= own
-            texts = " ".join(text for value in merged.values() for text in strings_of(value))
-            names = {key.lstrip("+").split("#")[0] for key in own} - reserved
-            assert {name for name in names if not re.search(rf"@{name}\b", texts)} == set(), configs
-
-    def test_runs_from_any_folder_and_a_wrong_data_folder_says_so(self, tmp_path):
-        command = bundle_command(BUNDLES[BUNDLE], ["train.json"], {"dataset_dir": str(tmp_path / "nothing here")})
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode != 0
-        assert "nothing here: must be a directory; found nothing. Remedy: set dataset_dir" in done.stderr
-
+class TestSeveralProcesses:
     @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
     def test_several_processes_train_together(self, torso, pretrained, tmp_path, phase):
         overrides = {"dataset_dir": str(torso), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
@@ -312,15 +243,3 @@ class TestContract:
         assert bool(re.search(r"Loaded \d+ of 146 tensors of FMUNet", done.stdout)) == (phase == "finetune")
         network = FMUNet(out_channels=5 if phase == "pretrain" else 13, feature_channels=CHANNELS, resolution_mode=1)
         network.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
-
-
-def strings_of(value):
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            yield key
-            yield from strings_of(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            yield from strings_of(entry)
-    elif isinstance(value, str):
-        yield value

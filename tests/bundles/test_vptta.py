@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from monai.bundle import ckpt_export, create_workflow, verify_net_in_out
+from monai.bundle import create_workflow
 from monai.networks.nets import UNet
 from PIL import Image
 
@@ -24,7 +24,7 @@ from common.data.phantoms import write_fundus_phantoms
 from common.networks import ResUNet
 from common.tools.runs import bundle_command
 from tests.bundles.conftest import BUNDLES
-from tests.bundles.test_volume_fusion import scalars, strings_of
+from tests.bundles.test_volume_fusion import scalars
 
 PAIR = ["vptta", "grata"]
 TRAIN = ["train.json", "small.json"]
@@ -326,72 +326,3 @@ class TestBadInput:
         infer("vptta", save_state=True, **state)
         with refused("must be one that TENTInferer"):
             infer("vptta", load_state=True, inferer="@methods#tent", **state)
-
-
-@pytest.mark.parametrize("bundle", PAIR)
-class TestContract:
-    def test_workflows_have_the_properties_that_monai_asks_for(self, fundus, source_model, bundle):
-        configs = BUNDLES[bundle] / "configs"
-        train = {"dataset_dir": str(fundus / "domain_a"), **TINY}
-        inference = {"dataset_dir": str(fundus), "ckpt_path": str(source_model / "model.pt"), **TINY}
-        for kind, names, overrides in (("train", TRAIN, train), ("inference", INFER, inference)):
-            workflow = create_workflow(
-                config_file=[str(configs / name) for name in names],
-                meta_file=str(configs / "metadata.json"),
-                workflow_type=kind,
-                **overrides,
-            )
-            assert not workflow.check_properties()
-
-    def test_network_takes_and_gives_what_the_metadata_says(self, bundle):
-        configs = BUNDLES[bundle] / "configs"
-        verify_net_in_out(
-            net_id="network_def",
-            meta_file=str(configs / "metadata.json"),
-            config_file=str(configs / "inference.json"),
-            device="cpu",
-            p=1,
-            n=2,
-            any=64,
-        )
-
-    def test_export_to_torchscript_gives_the_same_output(self, tmp_path, bundle):
-        configs = BUNDLES[bundle] / "configs"
-        network = ResUNet().eval()
-        torch.save(network.state_dict(), tmp_path / "model.pt")
-        ckpt_export(
-            net_id="network_def",
-            filepath=str(tmp_path / "model.ts"),
-            ckpt_file=str(tmp_path / "model.pt"),
-            meta_file=str(configs / "metadata.json"),
-            config_file=str(configs / "inference.json"),
-        )
-        image = torch.rand(1, 3, 70, 64)
-        with torch.no_grad():
-            torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(image), network(image))
-
-    def test_no_expression_is_longer_than_80_characters(self, bundle):
-        for path in sorted((BUNDLES[bundle] / "configs").glob("*.json")):
-            for text in strings_of(json.loads(path.read_text())):
-                assert not text.startswith("$") or len(text) <= 80, f"{path.name}: {text}"
-
-    def test_every_top_level_key_is_used(self, bundle):
-        reserved = {"imports", "bundle_root", "initialize", "run", "finalize", "train", "validate"}
-        lists = (
-            ["train.json"],
-            ["inference.json"],
-            ["inference.json", "evaluate.json"],
-            POLYP_TRAIN,
-            POLYP_INFER,
-            TRAIN,
-        )
-        for configs in lists:
-            merged = {}
-            for name in configs:
-                own = json.loads((BUNDLES[bundle] / "configs" / name).read_text())
-                merged |= own
-            texts = " ".join(text for value in merged.values() for text in strings_of(value))
-            names = {key.lstrip("+").split("#")[0] for key in own} - reserved
-            if configs in (POLYP_TRAIN, TRAIN):  # the overlays are for the inference, too
-                names -= {"adaptation_learning_rate", "prompt_fraction"}
-            assert {name for name in names if not re.search(rf"@{name}\b", texts)} == set(), configs
