@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .dropout import Dropout
+from .winograd import is_faster, winograd_conv3d
 
 NUM_SCALES = 3
 
@@ -33,11 +34,11 @@ class ConvUnit(nn.Module):
         Args:
             x: Features. Shape (B, in_channels, D, H, W).
         """
-        x = self.conv(x)
+        x = winograd_conv3d(x, self.conv.weight, self.conv.bias) if is_faster(x, self.conv) else self.conv(x)
         if x.shape[0] == 1:
             # Of one item it is the same; this one keeps channels last in memory, which convolutions on a CPU prefer.
-            return F.relu(F.batch_norm(x, None, None, training=True))
-        return F.relu(F.instance_norm(x))
+            return F.relu(F.batch_norm(x, None, None, training=True), inplace=True)
+        return F.relu(F.instance_norm(x), inplace=True)
 
 
 class MedLAM(nn.Module):
