@@ -1,20 +1,24 @@
 """Ignite handlers: checkpoints, progress, and what a run leaves behind about each case."""
 
 from .adaptation import AdaptationState, DomainReset
+from .adaptation_trace import AdaptationTrace
 from .box_metrics import BoxMetrics
 from .case_report import CaseReport
 from .case_scores import CaseScores
 from .checkpoint import TrainingCheckpoint
 from .domain_metrics import DomainMetrics
 from .progress import LossProgressBar
+from .run_record import RunRecord
 
 __all__ = [
     "AdaptationState",
+    "AdaptationTrace",
     "BoxMetrics",
     "CaseReport",
     "CaseScores",
     "DomainMetrics",
     "DomainReset",
     "LossProgressBar",
+    "RunRecord",
     "TrainingCheckpoint",
 ]
