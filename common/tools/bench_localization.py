@@ -1,4 +1,4 @@
-"""Does MedLAM find organs that nobody labelled for it? Phantoms, few supports, regression with and without search."""
+"""Does MedLAM find organs that nobody labelled for it, and say so where one is not there? Phantoms, few supports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
+
 from ..data.phantoms import write_torso_phantoms
 from ..files import write_text_atomically
 from .runs import ensure_phantoms, find_bundles, refuse_other_settings, run_bundle
@@ -16,6 +19,8 @@ from .runs import ensure_phantoms, find_bundles, refuse_other_settings, run_bund
 BUNDLE = "medlsam"
 # Search of `LocalizationInferer` by the name of the arm.
 ARMS = {"regression": "none", "search": "exact", "fast": "fast"}
+# Section of the halves of the test scans, in which organs are absent.
+HALVES = "halves"
 
 _logger = logging.getLogger(__name__)
 
@@ -37,8 +42,9 @@ def bench_localization(
 
     Each seed has phantoms, initial weights and random draws of its own. No label is read in training, and the last
     checkpoint is used, so nothing is chosen by a score. The arms: the regression alone, with the similarity search, and
-    with the fast one. Writes `results.json` and `results.md` into `output_dir`; what a former run finished there is not
-    run again.
+    with the fast one. Then, with most supports and the default thresholds, the upper and the lower half of each test
+    scan: which organs are missed, which are seen where there are none. Writes `results.json` and `results.md` into
+    `output_dir`; what a former run finished there is not run again.
 
     Args:
         output_dir: Folder for phantoms, runs and results.
@@ -81,6 +87,7 @@ def bench_localization(
         "spacing_mm": spacing_mm,
     }
     scores: dict[str, list[dict[str, Any]]] = {}
+    halves: list[dict[str, Any]] = []
     for seed in range(seeds):
         folder = root / f"seed{seed}"
         data = folder / "data"
@@ -95,30 +102,27 @@ def bench_localization(
             "epoch_length": epoch_length,
         }
         _run_once(folder / "model" / "seconds", bundle, ["train.json", "small.json"], train, threads)
+        configs = ["localize.json", "small.json", "evaluate_boxes.json"]
+        shared |= {"ckpt_path": str(folder / "model" / "model_last.pt"), "cache_dir": str(folder / "templates")}
+        shared |= {"for_slicer": False}
         for count in supports:
             for arm, search in ARMS.items():
                 out = folder / f"{arm}_{count}"
-                locate = {
-                    **shared,
-                    "ckpt_path": str(folder / "model" / "model_last.pt"),
-                    "output_dir": str(out),
-                    "cache_dir": str(folder / "templates"),
-                    "num_supports": count,
-                    "search": search,
-                    "for_slicer": False,
-                    # every organ of the phantoms is looked for, and the truth says whether it is there
-                    "min_similarity": 0.0,
-                    "min_inside": 0.0,
-                }
-                configs = ["localize.json", "small.json", "evaluate_boxes.json"]
-                _run_once(out / "seconds", bundle, configs, locate, threads)
+                # every organ of the phantoms is looked for, and the truth says whether it is there
+                locate = {**shared, "num_supports": count, "search": search, "min_similarity": 0.0, "min_inside": 0.0}
+                _run_once(out / "seconds", bundle, configs, {**locate, "output_dir": str(out)}, threads)
                 summary = json.loads((out / "boxes.json").read_text())
                 scores.setdefault(f"{arm}, {count} supports", []).append(summary)
                 _logger.info("Seed %d, %s, %d supports: %s", seed, arm, count, summary["mean_over_organs"])
+        out = folder / HALVES
+        write_halves(data)
+        locate = {**shared, "section": HALVES, "num_supports": max(supports), "output_dir": str(out)}
+        _run_once(out / "seconds", bundle, configs, locate, threads)
+        halves.append(json.loads((out / "boxes.json").read_text()))
     seconds = [float((root / f"seed{seed}" / "model" / "seconds").read_text()) for seed in range(seeds)]
-    results = {"settings": settings, "training_seconds": seconds, "scores": scores}
+    results = {"settings": settings, "training_seconds": seconds, "scores": scores, HALVES: halves}
     write_text_atomically(json.dumps(results, indent=4) + "\n", root / "results.json")
-    table = format_results(scores)
+    table = f"{format_results(scores)}\n\n{format_absence(halves)}"
     write_text_atomically(table + "\n", root / "results.md")
     _logger.info("\n%s\nTraining took %s s.", table, ", ".join(f"{s:.0f}" for s in seconds))
 
@@ -130,6 +134,48 @@ def _run_once(mark: Path, bundle: Path, configs: list[str], overrides: dict[str,
     _logger.info("Running %s in %s", " + ".join(configs), mark.parent)
     seconds = run_bundle(bundle, configs, overrides, mark.parent / "log.txt", threads)
     write_text_atomically(f"{seconds:.1f}\n", mark)
+
+
+def write_halves(dataset_dir: Path) -> None:
+    """Add the lower and the upper half of each test scan to a data set, as a section of its own.
+
+    Args:
+        dataset_dir: Folder of a data set whose slices are the third axis; nothing happens where it has the section.
+    """
+    file = dataset_dir / "dataset.json"
+    description = json.loads(file.read_text())
+    if HALVES in description:
+        return
+    (dataset_dir / HALVES).mkdir(exist_ok=True)
+    entries = []
+    for case in description["test"]:
+        for half in ("lower", "upper"):
+            entry = {}
+            for key, source in case.items():
+                image = nib.load(dataset_dir / source)
+                middle = image.shape[2] // 2
+                target = f"{HALVES}/{half}_{key}_{Path(source).name}"
+                part = image.slicer[:, :, :middle] if half == "lower" else image.slicer[:, :, middle:]
+                nib.save(nib.Nifti1Image(np.asarray(part.dataobj), part.affine), dataset_dir / target)
+                entry[key] = target
+            entries.append(entry)
+    write_text_atomically(json.dumps({**description, HALVES: entries}, indent=4) + "\n", file)
+
+
+def format_absence(halves: list[dict[str, Any]]) -> str:
+    """Say how often an organ was missed or seen where there is none.
+
+    Args:
+        halves: Summaries of the halves of scans, one a seed, as `BoxMetrics` writes them.
+    """
+    organs = [organ for summary in halves for organ in summary["organs"].values()]
+    total = {f"num_{f}": sum(o[f"num_{f}"] for o in organs) for f in ("scored", "absent", "missed", "false_alarms")}
+    there = total["num_scored"] - total["num_false_alarms"]
+    absent = total["num_absent"] + total["num_false_alarms"]
+    return (
+        f"Halves of scans: of {there} whole organs that are there, {total['num_missed']} were missed; of {absent} that "
+        f"are not there, {total['num_false_alarms']} were seen."
+    )
 
 
 def format_results(scores: dict[str, list[dict[str, Any]]]) -> str:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from common.tools.bench_localization import ARMS, bench_localization, format_results
+from common.tools.bench_localization import (
+    ARMS,
+    HALVES,
+    bench_localization,
+    format_absence,
+    format_results,
+    write_halves,
+)
 
 
 def summary(iou, wall_mm):
@@ -21,6 +30,29 @@ def test_table():
         "| mean | 0.500, 7.0 mm |",
         "| mean IoU of each seed | 0.400, 0.600 |",
     ]
+
+
+def test_absence():
+    counts = {"num_scored": 5, "num_absent": 3, "num_missed": 2, "num_false_alarms": 1}
+    summary = {"organs": {"liver": counts, "heart": counts}}
+    assert format_absence([summary, summary]) == (
+        "Halves of scans: of 16 whole organs that are there, 8 were missed; of 16 that are not there, 4 were seen."
+    )
+
+
+def test_halves_make_up_the_scan(tmp_path):
+    volume = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
+    affine = np.diag([2.0, 2.0, 6.0, 1.0])
+    for name in ("image", "label"):
+        nib.save(nib.Nifti1Image(volume, affine), tmp_path / f"{name}.nii.gz")
+    entry = {"image": "image.nii.gz", "label": "label.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": [entry]}))
+    for _ in range(2):
+        write_halves(tmp_path)
+        lower, upper = json.loads((tmp_path / "dataset.json").read_text())[HALVES]
+        parts = [nib.load(tmp_path / part["label"]) for part in (lower, upper)]
+        np.testing.assert_array_equal(np.concatenate([np.asarray(p.dataobj) for p in parts], axis=2), volume)
+        assert parts[1].affine[2, 3] == 12.0
 
 
 def test_results_of_other_settings_are_not_mixed(tmp_path):
@@ -45,6 +77,7 @@ def test_a_tiny_run_is_finished_and_not_repeated(tmp_path):
     bench_localization(str(tmp_path), **options)
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["scores"]) == len(ARMS)
+    assert results[HALVES][0]["num_cases"] == 2
     (tmp_path / "results.json").unlink()
     log = tmp_path / "seed0" / "model" / "log.txt"
     before = log.stat().st_mtime_ns
