@@ -1,9 +1,9 @@
 """Costs of learning from scribbles, as ratios in one run: distance maps, the loader, a step of MaCo.
 
-    python -m tests.benchmarks.bench_maco [--repeats 7] [--batch_size 4] [--device cpu]
+    python -m tests.benchmarks.bench_maco [--repeats 7] [--batch_size 4] [--device cpu] [--parts "distances loader"]
 
-Scribbles are those of heart phantoms, at 256x256. On the CPU all figures are medians of the CPU time of the process on
-one thread; with `--device cuda` steps are timed by the clock.
+Scribbles are those of heart phantoms, at 256x256. On the CPU figures are medians of the CPU time of the process on one
+thread; with `--device cuda` steps are timed by the clock, and the wait for the loader always is.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
+from tempfile import TemporaryDirectory
 
 import fire
 import numpy as np
 import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet
 from monai.transforms import Compose, EnsureTyped, RandAffined, RandFlipd, RandRotate90d, Resized
 
+from common.data.phantoms import write_heart_phantoms
 from common.data.phantoms.heart import render_heart
 from common.engines import ContextMasking, DualDecoderObjective, ScribbleObjective
 from common.losses import ConsistencyLoss, ContinuousPseudoLabelLoss, GatedCRFLoss, PartialCrossEntropy
+from common.tools.runs import find_bundles
 from common.transforms import ScribbleDistancesd, ShiftScribbled, UnshiftScribbled
 from common.transforms.scribbles import generate_scribble
 from tests.oracles import maco as oracle
@@ -172,12 +178,58 @@ def bench_steps(slices: list[dict[str, MetaTensor]], repeats: int, device: torch
         print(f"{name:30s} {value:9.1f} ms a step of {len(items)}   {value / base:6.2f} times partial CE{peak}")
 
 
-def bench_maco(repeats: int = 7, batch_size: int = 4, size: int = 256, device: str = "cpu") -> None:
+def bench_loader(batch_size: int, size: int, device: torch.device, num_workers: int, steps: int) -> None:
+    """Train by train.json for some steps, and compare the time spent waiting for data with that of the steps."""
+    (bundle,) = (path for path in find_bundles() if path.name == "maco")
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / "train.json")])
+    moments: list[tuple[str, float]] = []
+
+    def mark(_engine: Engine, name: str) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        moments.append((name, time.perf_counter()))
+
+    with TemporaryDirectory() as folder:
+        write_heart_phantoms(f"{folder}/data", 3, num_validation=1, num_test=0, image_size=size)
+        places = {"dataset_dir": f"{folder}/data", "ckpt_dir": folder, "output_dir": folder}
+        amounts = {"batch_size": batch_size, "roi_size": [size, size], "num_workers": num_workers}
+        length = {"max_epochs": 1, "epoch_length": steps + 2, "val_interval": 2}
+        for key, value in {**places, **amounts, **length, "device": device}.items():
+            parser[key] = value
+        trainer = parser.get_parsed_content("train#trainer")
+        trainer.add_event_handler(Events.GET_BATCH_STARTED, mark, "wait")
+        trainer.add_event_handler(Events.GET_BATCH_COMPLETED, mark, "step")
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, mark, "rest")
+        trainer.run()
+    spent = {"wait": 0.0, "step": 0.0, "rest": 0.0}
+    starts = [index for index, (name, _) in enumerate(moments) if name == "wait"]
+    counted = moments[starts[2] : starts[2] + 3 * steps]  # the first steps prepare workers and memory
+    for (name, begin), (_, end) in pairwise(counted):
+        spent[name] += end - begin
+    share = 100 * spent["wait"] / (spent["wait"] + spent["step"])
+    each = ", ".join(f"{name} {1e3 * value / steps:.1f} ms" for name, value in spent.items() if name != "rest")
+    print(f"train.json, {batch_size} slices, {num_workers} workers, {device}: {each} a step; waiting {share:.1f} %")
+
+
+def bench_maco(
+    repeats: int = 7,
+    batch_size: int = 4,
+    size: int = 256,
+    device: str = "cpu",
+    num_workers: int = 0,
+    loader_steps: int = 10,
+    parts: str = "distances steps loader",
+) -> None:
     """Print milliseconds and ratios."""
     torch.set_num_threads(1)
     slices = make_slices(batch_size, size)
-    bench_distances(slices, repeats)
-    bench_steps(slices, repeats, torch.device(device))
+    if "distances" in parts:
+        bench_distances(slices, repeats)
+    if "steps" in parts:
+        bench_steps(slices, repeats, torch.device(device))
+    if "loader" in parts:
+        bench_loader(batch_size, size, torch.device(device), num_workers, loader_steps)
     print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 

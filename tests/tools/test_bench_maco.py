@@ -14,7 +14,10 @@ def make_scores(*dice):
     return [
         {
             "mean_over_structures": {"dice": value, "hd95_mm": 10.0, "nsd": 0.5},
-            "structures": {"left_ventricle": {"dice": value + 0.1}, "myocardium": {"dice": value - 0.1}},
+            "structures": {
+                "left_ventricle": {"dice": {"mean": value + 0.1}},
+                "myocardium": {"dice": {"mean": value - 0.1}},
+            },
         }
         for value in dice
     ]
