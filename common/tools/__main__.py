@@ -11,11 +11,13 @@ from .bench_maco import bench_maco
 from .bench_volume_fusion import bench_volume_fusion
 from .demo import demo
 from .json_form import format_json
+from .preflight import check
 
 
 def main() -> None:
     """Run one tool; a refusal ends with its message and exit status 1."""
     commands: dict[str, Callable[..., object]] = {
+        "check": check,
         "demo": demo,
         "bench_adaptation": bench_adaptation,
         "bench_localization": bench_localization,
