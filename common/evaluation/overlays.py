@@ -111,7 +111,7 @@ def draw_disagreement(
     low, high = np.percentile(backdrop, [1, 99])
     palette = np.array([(0, 0, 0, 0), *[(*color, 0.55) for color in COLORS.values()]])
     planes = [(None, None)] if kinds.ndim == 2 else [(2, "axial"), (1, "coronal"), (0, "sagittal")]
-    figure = Figure(figsize=(3.2 * len(planes), 3.9), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 3.2 * len(planes)), 3.9), layout="constrained")
     for panel, (axis, plane) in zip(figure.subplots(1, len(planes), squeeze=False)[0], planes, strict=True):
         aspect = 1.0
         shown, colored = backdrop, palette[kinds]
@@ -119,12 +119,12 @@ def draw_disagreement(
             rest = [a for a in range(3) if a != axis]
             aspect = grid.spacing_mm[rest[1]] / grid.spacing_mm[rest[0]]
             index = int(np.argmax((kinds > 1).sum(axis=tuple(rest)) * 4096 + (kinds > 0).sum(axis=tuple(rest))))
-            shown, colored = _plane(backdrop, axis, index), palette[_plane(kinds, axis, index)]
+            shown, colored = cut_plane(backdrop, axis, index), palette[cut_plane(kinds, axis, index)]
             panel.set_title(f"{plane} {window[axis].start + index}", fontsize=9)
         panel.imshow(shown, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
         panel.imshow(colored, aspect=aspect, interpolation="nearest")
         panel.set_axis_off()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, wrap=True)
     patches = [Patch(color=color, label=name) for name, color in COLORS.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8)
     stream = io.BytesIO()
@@ -132,6 +132,15 @@ def draw_disagreement(
     return stream.getvalue()
 
 
-def _plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
-    """A plane of a RAS volume as radiologists look at it: patient's right or front on the left, head or front up."""
+def cut_plane(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """Return a plane of a RAS volume as radiologists look at it: right or front on the left, head or front up.
+
+    Args:
+        volume: Shape (R, A, S).
+        axis: Axis that the plane lies across.
+        index: Where on it.
+
+    Returns:
+        Rows and columns.
+    """
     return np.take(volume, index, axis=axis)[::-1].T[::-1]
