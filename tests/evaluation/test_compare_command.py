@@ -83,7 +83,7 @@ def test_the_planted_order(runs, tmp_path, command):
     assert rows["overall", "X", "Y", "adjusted p of being better"] < 0.001
     assert rows["liver", "Z", "", "mean"] == pytest.approx(planted_dice(0.8, 3)[:, 0].mean(), abs=1e-6)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert all(link.startswith("#") for link in re.findall(r'href="([^"]+)"', page))
+    assert all(link.startswith("#") for link in re.findall(r'<a href="([^"]+)"', page))
     sources = re.findall(r'src="([^"]{0,30})', page)
     assert len(sources) == 2
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
