@@ -16,7 +16,8 @@ class NameByCased(MapTransform):
 
     Args:
         keys: Keys of the images to be saved, `MetaTensor`.
-        case_key: Key of the case name.
+        case_key: Key of the case name. Where it is absent, since a program that serves the bundle passes the image
+            alone, the name stays.
     """
 
     def __init__(self, keys: KeysCollection, case_key: str = "case") -> None:
@@ -30,6 +31,8 @@ class NameByCased(MapTransform):
             TypeError: If an image carries no metadata.
         """
         named = dict(data)
+        if self.case_key not in named:
+            return named
         for key in self.key_iterator(named):
             image = named[key]
             if not isinstance(image, MetaTensor):
