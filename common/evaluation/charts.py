@@ -50,7 +50,7 @@ def box_plots(groups: Mapping[str, Mapping[str, np.ndarray]], axis_title: str) -
     axes.grid(axis="x", alpha=0.4)
     if len(series) > 1:
         figure.legend(loc="outside upper center", ncols=min(len(series), 5), fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def significance_panels(maps: Mapping[str, Sequence[Sequence[float]]], names: Sequence[str], alpha: float) -> bytes:
@@ -82,10 +82,11 @@ def significance_panels(maps: Mapping[str, Sequence[Sequence[float]]], names: Se
     bar = figure.colorbar(mpl.cm.ScalarMappable(norm, colormap), ax=panels, shrink=0.6, spacing="uniform")
     bar.set_ticks(levels[:-1], labels=[f"{level:g}" for level in levels[:-1]])
     bar.set_label("adjusted p: row better than column", fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG that is the same for the same figure."""
     stream = io.BytesIO()
     # the same picture is the same file: no date, no random identifiers
     with mpl.rc_context({"svg.hashsalt": "evaluation", "svg.fonttype": "none"}):

@@ -51,7 +51,7 @@ class ScoreTable:
             for structure, found in result["structures"].items()
             for metric, value in found["values"].items()
         )
-        return cls._from_rows(rows)
+        return cls.from_rows(rows)
 
     @classmethod
     def read(cls, path: str | Path) -> ScoreTable:
@@ -88,10 +88,11 @@ class ScoreTable:
                 raise refusal(f"{path}, line {number}", "must give a number", repr(row["value"]), remedy) from error
         if not entries:
             raise refusal(path, "must hold scores", "none", "run score first")
-        return cls._from_rows((*key, *entry) for key, entry in entries.items())
+        return cls.from_rows((*key, *entry) for key, entry in entries.items())
 
     @classmethod
-    def _from_rows(cls, rows: Iterable[tuple[str, str, str, float, str]]) -> ScoreTable:
+    def from_rows(cls, rows: Iterable[tuple[str, str, str, float, str]]) -> ScoreTable:
+        """Collect case, structure, metric, value and outcome, in any order."""
         rows = list(rows)
         cases = sorted({row[0] for row in rows})
         structures = list(dict.fromkeys(row[1] for row in rows))

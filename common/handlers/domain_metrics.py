@@ -130,15 +130,30 @@ def mean_over_domains(domains: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     }
 
 
-def format_domains(summary: Mapping[str, Any]) -> str:
-    """Lay out the content of `domains.json` as a table for a terminal: one row for each domain and channel."""
-    lines = [f"{'domain':20s} {'channel':10s}" + "".join(f" {name:>8s}" for name in HEADINGS) + f" {'cases':>6s}"]
+def domain_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Return headings and rows of the content of `domains.json`: one row for each domain and channel.
+
+    Args:
+        summary: Content of the file.
+    """
     groups = {**summary["domains"], "mean over domains": summary["mean_over_domains"], "pooled": summary["pooled"]}
-    for name, group in groups.items():
-        for channel, row in {**group["channels"], "mean": group["mean"]}.items():
-            cells = "".join(f" {row[field]:8.3f}" for field in FIELDS)
-            lines.append(f"{name:20s} {channel:10s}{cells} {group.get('num_cases', '')!s:>6s}")
-            name = ""  # noqa: PLW2901 - the domain stands in its first row
+    rows = [
+        [name, channel, *(row[field] for field in FIELDS), group.get("num_cases")]
+        for name, group in groups.items()
+        for channel, row in {**group["channels"], "mean": group["mean"]}.items()
+    ]
+    return ["domain", "channel", *HEADINGS, "cases"], rows
+
+
+def format_domains(summary: Mapping[str, Any]) -> str:
+    """Lay out the content of `domains.json` as a table for a terminal; a domain stands in the first of its rows."""
+    (domain, channel, *headings, last), rows = domain_table(summary)
+    lines = [f"{domain:20s} {channel:10s}" + "".join(f" {name:>8s}" for name in headings) + f" {last:>6s}"]
+    former = None
+    for name, channel_name, *values, num_cases in rows:
+        cells = "".join(f" {value:8.3f}" for value in values)
+        shown, former = ("" if name == former else name), name
+        lines.append(f"{shown:20s} {channel_name:10s}{cells} {'' if num_cases is None else num_cases!s:>6s}")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from .bench_volume_fusion import bench_volume_fusion
 from .demo import demo
 from .json_form import format_json
 from .preflight import check
+from .report import report
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
         "bench_maco": bench_maco,
         "bench_volume_fusion": bench_volume_fusion,
         "format_json": format_json,
+        "report": report,
     }
     run_commands(commands, name="python -m common.tools")
 

@@ -1,152 +1,216 @@
-"""Overlays and panels as PNG, for a person to look at."""
+"""Small pictures as PNG, for a page to lay out: one plane each, with structures in color."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
-import nibabel as nib
 import numpy as np
-import torch
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from PIL import Image, ImageDraw
 
-from ..data.mask_values import MaskConvention
-from ..data.photographs import read_mask, read_photograph
-from ..transforms import VolumeFusion
+from ..evaluation.masks import CaseMasks, Grid
+from ..evaluation.overlays import cut_plane
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
-PLANES = ("axial", "coronal", "sagittal")
+PLANES: Mapping[int, str] = {2: "axial", 1: "coronal", 0: "sagittal"}
+# Pixels on the longer side.
+SIDE = 288
+FILL = 0.35
+DASH, DOT = 6.0, 3.0
 
 
-def draw_case(
-    image_file: str | Path,
-    prediction_file: str | Path,
-    reference_file: str | Path | None,
-    output_file: str | Path,
-    label_names: Mapping[int, str] | None = None,
-    window: tuple[float, float] | None = SOFT_TISSUE_HU,
-) -> None:
-    """Draw image, prediction and reference in three planes through the middle of the labelled voxels.
+@dataclass(frozen=True)
+class Line:
+    """A line over a picture, such as the sides of a box or a path.
+
+    Attributes:
+        points: Columns and rows in pixels of the picture, of which the first reaches from 0 to 1. Shape (N, 2).
+        color: As CSS writes it.
+        dashed: Whether it is broken.
+        dots: Whether its points are marked.
+    """
+
+    points: np.ndarray
+    color: str
+    dashed: bool = False
+    dots: bool = False
+
+
+def structure_colors(names: Sequence[str]) -> dict[str, str]:
+    """Return a color of each structure, as CSS writes it, the same for the same position.
 
     Args:
-        image_file: NIfTI image.
-        prediction_file: NIfTI label map in the image's geometry.
-        reference_file: The same, or None.
-        output_file: PNG to write.
-        label_names: Names for the legend; None leaves it out.
-        window: Intensities shown black and white, by default a soft-tissue window in HU; None for percentiles 1 and 99
-            of the image, as suits MR.
+        names: Structures, in order.
     """
-    image = nib.as_closest_canonical(nib.load(image_file))
-    maps = [nib.as_closest_canonical(nib.load(f)) for f in (prediction_file, reference_file) if f is not None]
-    labels = [np.asarray(m.dataobj).round().astype(int).reshape(image.shape[:3]) for m in maps]
-    shown = labels[-1] if labels[-1].any() else np.ones_like(labels[-1])
-    center = [int(np.median(axis)) for axis in np.nonzero(shown)]
-    values = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
-    low, high = np.percentile(values, (1, 99)) if window is None else window
-    spacing_mm = image.header.get_zooms()[:3]
-    colors = _label_colors(max(int(m.max()) for m in labels))
-    size_mm = [step * count for step, count in zip(spacing_mm, values.shape, strict=True)]
-    heights = [size_mm[1] / size_mm[0], size_mm[2] / size_mm[0], size_mm[2] / size_mm[1]]
-    columns = 1 + len(labels)
-    figure = Figure(figsize=(4 * columns, 4 * sum(heights) + 2), layout="constrained")
-    axes = figure.subplots(3, columns, squeeze=False, height_ratios=heights)
-    titles = ["image", "prediction", "reference"]
-    for row, (plane, axis) in enumerate(zip(PLANES, (2, 1, 0), strict=True)):
-        rest = [a for a in (0, 1, 2) if a != axis]
-        aspect = spacing_mm[rest[1]] / spacing_mm[rest[0]]
-        for column, panel in enumerate(axes[row]):
-            panel.imshow(_slice(values, axis, center[axis]), cmap="gray", vmin=low, vmax=high, aspect=aspect)
-            if column:
-                panel.imshow(colors[_slice(labels[column - 1], axis, center[axis])], aspect=aspect)
-            panel.set_axis_off()
-            panel.set_title(f"{titles[column]}, {plane}")
-    if label_names:
-        present = sorted({int(value) for m in labels for value in np.unique(m)} & set(label_names))
-        patches = [Patch(color=colors[value], label=label_names[value]) for value in present]
-        figure.legend(handles=patches, loc="outside lower center", ncols=4)
-    _save(figure, output_file)
+    palette = mpl.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    return {name: mpl.colors.to_hex(palette(i % palette.N)) for i, name in enumerate(names)}
 
 
-def draw_fusion(image_file: str | Path, output_file: str | Path, num_samples: int = 3, seed: int = 0) -> None:
-    """Draw fused volumes and their label maps, made from one CT.
+def draw_planes(
+    image: np.ndarray,
+    grid: Grid,
+    masks: Mapping[str, CaseMasks],
+    colors: Mapping[str, str],
+    center: Sequence[int],
+    window: tuple[float, float] | None,
+) -> Iterator[tuple[bytes, str]]:
+    """Draw an image, and over it each set of masks, in three planes; a picture in its one.
 
     Args:
-        image_file: NIfTI image in HU.
-        output_file: PNG to write.
-        num_samples: Number of fused samples.
-        seed: Seed of the fusion.
+        image: Intensities; shape of the grid, with a last axis of three colors in a photograph.
+        grid: Where its voxels are: RAS, or rows and columns.
+        masks: By title masks in the same grid, such as `prediction` and `reference`.
+        colors: Color of each structure; those behind cover those before.
+        center: Voxel that the planes go through.
+        window: Intensities shown black and white; None for percentiles 1 and 99 of the image.
+
+    Yields:
+        PNG and caption: for each plane the image, then one picture for each set of masks.
     """
-    image = nib.as_closest_canonical(nib.load(image_file))
-    values = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
-    # (D, H, W) as the network sees it: upward, backward, leftward
-    volume = torch.from_numpy(np.clip((values + 1000) / 2000, 0, 1).transpose(2, 1, 0)[:, ::-1, ::-1].copy())[None]
-    fusion = VolumeFusion((32, 64, 64), block_size_min=(3, 4, 4), block_size_max=(10, 16, 16), seed=seed)
-    fused, label = fusion([volume] * num_samples)
-    figure = Figure(figsize=(4 * num_samples, 8), layout="constrained")
-    axes = figure.subplots(2, num_samples, squeeze=False)
-    for column in range(num_samples):
-        depth = fused.shape[2] // 2
-        axes[0, column].imshow(fused[column, 0, depth], cmap="gray", vmin=0, vmax=1)
-        axes[1, column].imshow(label[column, 0, depth], cmap="viridis", vmin=0, vmax=fusion.num_classes - 1)
-        axes[0, column].set_title("fused volume")
-        axes[1, column].set_title("fusion classes")
-    for panel in axes.flat:
-        panel.set_axis_off()
-    _save(figure, output_file)
+    layers = {title: _label_map(case, grid, list(colors)) for title, case in masks.items()}
+    palette = [mpl.colors.to_rgb(color) for color in colors.values()]
+    low, high = np.percentile(image, (1, 99)) if window is None else window
+    planes: list[tuple[int | None, str]] = list(PLANES.items()) if len(grid.shape) == 3 else [(None, "")]
+    for axis, name in planes:
+        step = 1.0
+        if axis is not None:
+            columns, rows = (a for a in range(3) if a != axis)
+            step = grid.spacing_mm[rows] / grid.spacing_mm[columns]
+        pixels = gray(image if axis is None else cut_plane(image, axis, center[axis]), low, high)
+        suffix = f", {name}" if name else ""
+        yield encode(pixels, step), f"image{suffix}"
+        for title, labels in layers.items():
+            shown = labels if axis is None else cut_plane(labels, axis, center[axis])
+            yield encode(pixels, step, shown, palette), f"{title}{suffix}"
 
 
-def draw_photograph(
-    image_file: str | Path,
-    prediction_file: str | Path,
-    reference_file: str | Path | None,
-    output_file: str | Path,
-    convention: MaskConvention,
-    channel_names: Sequence[str],
-) -> None:
-    """Draw a color photograph, and beside it the same with the contours of prediction and reference.
+def center_of(masks: Sequence[CaseMasks], structure: str | None, grid: Grid) -> list[int]:
+    """Return the median voxel of a structure in the first of some masks that have it.
 
     Args:
-        image_file: Photograph.
-        prediction_file: Mask of its size.
-        reference_file: The same, or None.
-        output_file: PNG to write.
-        convention: What the gray values of the masks mean.
-        channel_names: Names for the legend.
+        masks: Masks in one grid, such as those of the reference, then of the prediction.
+        structure: Name; None, or one that is nowhere, for all structures together.
+        grid: The grid, whose middle it is where all masks are empty.
     """
-    pixels = read_photograph(image_file)
-    figure = Figure(figsize=(8, 4.4 * pixels.shape[0] / pixels.shape[1]), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for panel in panels:
-        panel.imshow(pixels)
-        panel.set_axis_off()
-    colors = mpl.colormaps["Set1"](np.arange(convention.num_channels))
-    for file, style in ((prediction_file, "solid"), (reference_file, "dashed")):
-        if file is None:
-            continue
-        for channel, color in zip(convention.decode(read_mask(file)), colors, strict=True):
-            if channel.any() and not channel.all():  # matplotlib warns of a contour that is nowhere
-                panels[1].contour(channel, levels=[0.5], colors=[color], linestyles=style, linewidths=1.5)
-    patches = [Patch(color=color, label=name) for color, name in zip(colors, channel_names, strict=True)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=4)
-    _save(figure, output_file)
+    for names in ([structure], None):
+        for case in masks:
+            found = [m for name, m in case.masks.items() if m is not None and (names is None or name in names)]
+            if found:
+                voxels = [np.nonzero(m.crop) for m in found]
+                return [
+                    int(
+                        np.median(
+                            np.concatenate([v[axis] + m.window[axis].start for v, m in zip(voxels, found, strict=True)])
+                        )
+                    )
+                    for axis in range(len(grid.shape))
+                ]
+    return [n // 2 for n in grid.shape]
 
 
-def _slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
-    """A plane of a RAS volume as radiologists look at it: patient's right or front on the left, head or front up."""
-    return np.take(volume, index, axis=axis)[::-1].T[::-1]
+def gray(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return intensities as pixels.
+
+    Args:
+        values: Shape (H, W) or, in color, (H, W, 3).
+        low: What is shown black.
+        high: What is shown white.
+
+    Returns:
+        Shape (H, W, 3), uint8.
+    """
+    scaled = np.clip((values.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
+    pixels = (scaled * 255).round().astype(np.uint8)
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
-def _label_colors(largest: int) -> np.ndarray:
-    """RGBA by label, background transparent. Shape (largest + 1, 4)."""
-    palette = mpl.colormaps["tab20"](np.arange(max(largest, 1)) % 20)
-    palette[:, 3] = 0.55
-    return np.concatenate([np.zeros((1, 4)), palette])
+def colored(values: np.ndarray, low: float, high: float, colormap: str) -> np.ndarray:
+    """Return numbers as colors.
+
+    Args:
+        values: Shape (H, W).
+        low: Number at the lower end of the colors.
+        high: Number at the upper end.
+        colormap: Name that matplotlib knows.
+
+    Returns:
+        Shape (H, W, 3), uint8.
+    """
+    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    return (mpl.colormaps[colormap](scaled)[..., :3] * 255).round().astype(np.uint8)
 
 
-def _save(figure: Figure, output_file: str | Path) -> None:
-    path = Path(output_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=70)
+def encode(
+    pixels: np.ndarray,
+    row_step: float = 1.0,
+    labels: np.ndarray | None = None,
+    palette: Sequence[Sequence[float]] = (),
+    smooth: bool = True,
+    lines: Sequence[Line] = (),
+) -> bytes:
+    """Return pixels, with structures filled and outlined over them, as PNG of the page's size.
+
+    Args:
+        pixels: Shape (H, W, 3), uint8.
+        row_step: Distance of rows in distances of columns.
+        labels: 0, or the number of the structure. Shape (H, W).
+        palette: Colors of the structures 1, 2, ...; red, green and blue in [0, 1].
+        smooth: Whether pixels are interpolated; what is no image should not be.
+        lines: What is drawn over them.
+
+    Returns:
+        PNG.
+    """
+    height, width = pixels.shape[0] * row_step, float(pixels.shape[1])
+    scale = SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    resampling = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    shown = np.asarray(Image.fromarray(pixels).resize(size, resampling), dtype=np.float32)
+    if labels is not None and labels.any():
+        layer = np.asarray(Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
+        table = np.array([(0.0, 0.0, 0.0), *palette], dtype=np.float32) * 255
+        weight = np.where(_outline(layer), 1.0, FILL * (layer > 0))[..., None]
+        shown = shown * (1 - weight) + table[layer] * weight
+    picture = Image.fromarray(shown.round().astype(np.uint8))
+    for line in lines:
+        _draw_line(picture, line, np.array(size) / (pixels.shape[1], pixels.shape[0]))
+    stream = io.BytesIO()
+    picture.quantize(256).save(stream, format="png", optimize=True)
+    return stream.getvalue()
+
+
+def _draw_line(picture: Image.Image, line: Line, scale: np.ndarray) -> None:
+    draw = ImageDraw.Draw(picture)
+    points = line.points * scale
+    for start, end in itertools.pairwise(points):
+        length = float(np.linalg.norm(end - start))
+        # a whole line is one dash
+        count = max(1, round(length / (2 * DASH))) if line.dashed else 1
+        for k in range(count):
+            share = np.array([k / count, (k + (0.5 if line.dashed else 1.0)) / count])
+            draw.line([tuple(start + s * (end - start)) for s in share], fill=line.color, width=2)
+    if line.dots:
+        for x, y in points:
+            draw.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), fill=line.color, outline="black")
+
+
+def _label_map(case: CaseMasks, grid: Grid, names: Sequence[str]) -> np.ndarray:
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    for number, name in enumerate(names, start=1):
+        mask = case.masks.get(name)
+        if mask is not None:
+            labels[mask.window][mask.crop] = number
+    return labels
+
+
+def _outline(layer: np.ndarray) -> np.ndarray:
+    """Pixels of structures beside a pixel of another kind, two deep."""
+    padded = np.pad(layer, 2, mode="edge")
+    inner = padded[2:-2, 2:-2]
+    height, width = layer.shape
+    shifts = ((0, 2), (1, 2), (3, 2), (4, 2), (2, 0), (2, 1), (2, 3), (2, 4))
+    differs = [padded[y : y + height, x : x + width] != inner for y, x in shifts]
+    return np.logical_or.reduce(differs) & (layer > 0)

@@ -188,7 +188,7 @@ class TestSearch:
         inferer = LocalizationInferer(templates[:1], num_starts=3)
         with torch.inference_mode():
             (found,) = inferer.locate(volume, network)
-            starts = inferer._draw_starts(volume)
+            starts = inferer.draw_starts(volume)
             q = torch.stack(
                 [network(crop_padded(volume, (c - torch.tensor(PATCH) // 2).tolist(), PATCH)[None])[0] for c in starts]
             )
@@ -242,7 +242,7 @@ class TestBadInput:
     def test_air_in_the_middle(self, network, templates):
         volume = torch.zeros(1, 80, 20, 30)
         volume[:, :6, :6, :6] = 0.5
-        starts = LocalizationInferer(templates)._draw_starts(volume)
+        starts = LocalizationInferer(templates).draw_starts(volume)
         assert starts.shape == (10, 3)
         assert (starts < 6).all()
 

@@ -164,7 +164,7 @@ class LocalizationInferer(Inferer):
 
     def _expect(self, volume: torch.Tensor, network: MedLAM, position: torch.Tensor) -> torch.Tensor:
         """Where the regression puts points with the given positions, in voxels. Shape (points, 3)."""
-        starts = self._draw_starts(volume)
+        starts = self.draw_starts(volume)
         start_position = self._positions(volume, network, starts).mean(dim=0)
         reach = offset_mm(position, start_position, self.distance_range_mm) / self.spacing_mm
         expected = starts.float().mean(dim=0) + reach
@@ -178,8 +178,18 @@ class LocalizationInferer(Inferer):
         """MedLAM's position of the patch around each center. Shape (points, 3)."""
         return torch.cat([network(_patch(volume, center, network)).float().cpu() for center in centers])
 
-    def _draw_starts(self, volume: torch.Tensor) -> torch.Tensor:
-        """Voxels of tissue near the middle, the nearest ones where there are too few. Shape (num_starts, 3)."""
+    def draw_starts(self, volume: torch.Tensor) -> torch.Tensor:
+        """Return voxels of tissue near the middle, the nearest ones where there are too few.
+
+        Args:
+            volume: Scan. Shape (1, D, H, W), as in training.
+
+        Returns:
+            Shape (num_starts, 3), int64; the same for the same scan.
+
+        Raises:
+            ValueError: If the scan holds nothing but air.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         size = torch.tensor(volume.shape[1:])
         low = (size // 2 - self.start_radius).clamp_min(0)

@@ -1,0 +1,121 @@
+"""What VPTTA's prompts do to a photograph, and what a stream of adaptations looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ...evaluation.html import charts, panels
+from ...inferers.batch_norm import at_least_float32
+from ...inferers.prompt import FrequencyWindow
+from ..pictures import colored, encode, gray, structure_colors
+from .curves import draw_steps
+from .records import Run, numbers
+from .replay import Replay
+
+NUM_IMAGES = 3
+DIFFERENCES, FACTORS, SPECTRUM = "seismic", "PuOr", "magma"
+
+
+def draw_stream(run: Run, _replay: Replay | None = None) -> Iterator[str]:
+    """Draw the numbers of an adaptation over the stream, as the run has recorded them.
+
+    Args:
+        run: The run.
+
+    Yields:
+        HTML.
+    """
+    steps = list(numbers(run.steps()))
+    names = [name for name in (steps[0] if steps else ()) if name != "case"]
+    if not names:
+        return
+    columns = {name: [np.nan if step[name] is None else float(step[name] or 0) for step in steps] for name in names}
+    domains = [str(step["case"]).rsplit("/", 1)[0] for step in steps]
+    yield f"<p>{len(steps)} images of {len(set(domains))} domains, in the order of the stream.</p>"
+    yield charts(draw_steps(columns, domains))
+
+
+def draw_prompts(run: Run, replay: Replay) -> Iterator[str]:
+    """Draw the prompts of the first images of the stream: in the image, in the spectrum, and in the result.
+
+    The stream is adapted to again from its start, with the weights and the settings of the run.
+
+    Args:
+        run: The run.
+        replay: The run, built again.
+
+    Yields:
+        HTML.
+    """
+    if run.settings.get("load_state"):
+        yield "<p>The run went on from a saved state, which it has changed: its prompts cannot be made again.</p>"
+        return
+    inferer, dataset = replay["inferer"], replay["dataset"]
+    if not hasattr(inferer, "prompt_fraction"):
+        return  # another method of the same bundle
+    network, _ = replay["network"], replay["weights"]
+    network.eval()
+    names = [str(name) for name in run.settings.get("channel_names", ())]
+    palette = [tuple(int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)) for c in structure_colors(names).values()]
+    pictures: list[tuple[bytes, str]] = []
+    for index in range(min(NUM_IMAGES, len(dataset))):
+        image = torch.as_tensor(dataset[index]["image"])[None]
+        with torch.no_grad():
+            without = network(image)
+        logits = inferer(image, network)
+        step = inferer.last_step
+        if step is None:
+            continue
+        window = FrequencyWindow.of_image(image.shape[2], image.shape[3], inferer.prompt_fraction, inferer.published)
+        prompted = window.apply(window.read(at_least_float32(image)), step.trained_prompt)
+        pictures += _of_image(image[0], prompted[0], step.trained_prompt, (without[0], logits[0]), palette)
+    yield (
+        f"<p>The first {min(NUM_IMAGES, len(dataset))} images of the stream. A prompt multiplies the amplitudes of the "
+        "lowest frequencies; everything else of the image stays. Its factors are shown as the mean over the colors: 1 "
+        "is white, orange below, violet above. The change of the image is shown blue where it is darker and red where "
+        "it is brighter, full color at the largest change, which the caption gives in the range of the image.</p>"
+    )
+    yield panels(pictures, 4)
+
+
+def _of_image(
+    image: torch.Tensor,
+    prompted: torch.Tensor,
+    prompt: torch.Tensor,
+    logits: tuple[torch.Tensor, torch.Tensor],
+    palette: list[tuple[float, ...]],
+) -> Iterator[tuple[bytes, str]]:
+    """Eight pictures: the image, what the prompt does to it and its spectrum, and the two results."""
+    pixels = image.permute(1, 2, 0).numpy()
+    low, high = float(pixels.min()), float(pixels.max())
+    change = (prompted - image).mean(dim=0).numpy()
+    largest = max(float(np.abs(change).max()), 1e-9)
+    factors = prompt.mean(dim=0).numpy()
+    reach = max(float(np.abs(factors - 1).max()), 1e-9)
+    before, after = (_log_spectrum(view) for view in (image, prompted))
+    top = float(before.max())
+    yield encode(gray(pixels, low, high)), "image"
+    yield encode(gray(prompted.permute(1, 2, 0).numpy(), low, high)), "image with its prompt"
+    yield encode(colored(change, -largest, largest, DIFFERENCES)), f"change, up to {largest:.3g}"
+    yield (
+        encode(colored(factors, 1 - reach, 1 + reach, FACTORS), smooth=False),
+        f"prompt of {factors.shape[0]} x {factors.shape[1]}, factors {factors.min():.3f} to {factors.max():.3f}",
+    )
+    yield encode(colored(before, 0, top, SPECTRUM), smooth=False), "low frequencies, before"
+    yield encode(colored(after, 0, top, SPECTRUM), smooth=False), "low frequencies, after"
+    for result, caption in zip(logits, ("segmented without", "segmented with prompt"), strict=True):
+        labels = np.zeros(pixels.shape[:2], dtype=np.uint8)
+        for number, channel in enumerate(torch.sigmoid(result.float()) >= 0.5, start=1):
+            labels[channel.numpy()] = number
+        yield encode(gray(pixels, low, high), 1.0, labels, palette), caption
+
+
+def _log_spectrum(image: torch.Tensor, reach: int = 16) -> np.ndarray:
+    """Logarithm of the amplitudes around the frequency 0, mean over the colors. Shape (2 reach + 1, 2 reach + 1)."""
+    amplitudes = torch.fft.fftshift(torch.fft.fft2(image.float()), dim=(-2, -1)).abs().mean(dim=0)
+    middle = [n // 2 for n in amplitudes.shape]
+    cut = amplitudes[middle[0] - reach : middle[0] + reach + 1, middle[1] - reach : middle[1] + reach + 1]
+    return torch.log1p(cut).numpy()
