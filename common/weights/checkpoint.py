@@ -44,29 +44,26 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a checkpoint, is truncated, or holds anything but weights and numbers.
     """
+    return unwrap_state_dict(read_content(path), str(path))
+
+
+def read_content(path: str | os.PathLike[str]) -> Any:
+    """Read all that a checkpoint file holds onto the CPU; arguments and errors are those of `read_checkpoint`."""
     file = Path(path)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise FileNotFoundError(f"Checkpoint {file} {what}. Give the path of a file written by torch.save.")
     try:
         with torch.serialization.safe_globals(numpy_scalar_globals()):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except READ_ERRORS as error:
+        # the rest of torch's line proposes to read without weights_only, which would run what is in the file
+        first_line = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__
         raise ValueError(
             f"Checkpoint {file} ({file.stat().st_size} bytes) cannot be read: it is not a file of weights written by "
             f"torch.save, or is truncated, or holds more than weights and numbers. Download it again and compare its "
             f"size, or save a bare state dict. torch says: {first_line}"
         ) from error
-    return unwrap_state_dict(content, str(file))
 
 
 def unwrap_state_dict(content: object, source: str) -> dict[str, torch.Tensor]:

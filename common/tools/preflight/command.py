@@ -56,11 +56,8 @@ def check(config_file: str | Sequence[str], check_cases: int = 3, **overrides: A
     if options.get("args_file"):
         given = monai.bundle.ConfigParser.load_config_file(str(options["args_file"]))
         overrides = {**{key: value for key, value in given.items() if key not in RUN_OPTIONS}, **overrides}
-    sections: list[Section] = []
     with quiet():
-        config = RunConfig(config_file, overrides)
-        for section in _examine(config, options.get("tracking"), check_cases):
-            sections.append(section)
+        sections = list(_examine(RunConfig(config_file, overrides), options.get("tracking"), check_cases))
     for line in (line for section in sections for line in section.printed()):
         logger.info(line)
     problems = [problem for section in sections for problem in section.problems]

@@ -190,10 +190,9 @@ def _add_cache(section: Section, config: RunConfig, scans: Sequence[Scans]) -> N
     section.lines.append(f"scans kept in memory (cache_rate {rate:g}): at most {_gib(need)} of {_gib(host.free)} free")
     if need > TIGHT * host.free:
         fitting = math.floor(100 * rate * TIGHT * host.free / need) / 100
-        text = (
-            f"the scans that are kept need up to {_gib(need)}, and {_gib(host.free)} are free: --cache_rate {fitting}"
-        )
-        (section.problems if need > host.total else section.warnings).append(f"{text} would fit.")
+        text = f"the scans that are kept need up to {_gib(need)}, and {_gib(host.free)} are free"
+        texts = section.problems if need > host.total else section.warnings
+        texts.append(f"{text}. --cache_rate {fitting} would fit.")
 
 
 def _gib(count: float) -> str:

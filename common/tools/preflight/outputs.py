@@ -57,9 +57,9 @@ def check_outputs(config: RunConfig, scans: Sequence[Scans]) -> Section:
     section = Section("output")
     folders: dict[Path, list[str]] = {}
     for key in config.components(*WRITERS):
-        argument, files = WRITERS[config.targets[key]]
+        argument, names = WRITERS[config.targets[key]]
         folder = Path(str(config.value(f"{key}#{argument}", ".")))
-        folders.setdefault(folder, []).extend(files)
+        folders.setdefault(folder, []).extend(names)
     for key in config.components(SaveImaged):
         ending = f"_{config.value(f'{key}#output_postfix', 'trans')}{config.value(f'{key}#output_ext', '.nii.gz')}"
         folders.setdefault(Path(str(config.value(f"{key}#output_dir", "."))), []).append("{case}" + ending)
@@ -69,8 +69,8 @@ def check_outputs(config: RunConfig, scans: Sequence[Scans]) -> Section:
             folders.setdefault(path.parent, []).append(path.name)
     num_cases = sum(len(group.cases) for group in scans if group.name == "cases")
     for folder, files in folders.items():
-        names = [name.replace("{case}", f"<{num_cases} cases>") for name in dict.fromkeys(files)]
-        section.lines.append(f"{folder}: {', '.join(names)}")
+        written = [name.replace("{case}", f"<{num_cases} cases>") for name in dict.fromkeys(files)]
+        section.lines.append(f"{folder}: {', '.join(written)}")
         _check_folder(section, folder, files)
     if not folders:
         section.lines.append("none that is known here")

@@ -53,8 +53,8 @@ def _key_problem(config: RunConfig, key: str) -> str | None:
         return None
     if key.startswith(MERGE_KEY):
         return (
-            f"--{spoken(key)}: `{MERGE_KEY}` appends in configuration files only; put it into a JSON file and name that "
-            "last in --config_file."
+            f"--{spoken(key)}: `{MERGE_KEY}` appends in configuration files only. Put it into a JSON file, and name "
+            "that last in --config_file."
         )
     parent, _, name = key.rpartition(ID_SEP_KEY)
     siblings: Iterable[str]
@@ -123,6 +123,6 @@ def _value_problem(default: Any, key: str, value: Any) -> str | None:
         if value is not None and not isinstance(value, NUMBERS):
             rule = f"must be a number, as the default {default!r}"
     elif isinstance(default, list) and default and all(isinstance(item, NUMBERS) for item in default):
-        if not isinstance(value, (list, tuple)) and value is not None:
-            rule = f"must be a list of numbers, as the default {default!r}"
+        is_list = value is None or isinstance(value, (list, tuple))
+        rule = None if is_list else f"must be a list of numbers, as the default {default!r}"
     return None if rule is None else f"--{spoken(key)} {rule}; found {value!r}."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +17,11 @@ from .sections import REFUSALS, Section, root_cause
 __all__ = ["check_weights"]
 
 # Which argument of each loader names the file.
-LOADERS = {load_weights: "path_or_state_dict", load_imagenet_encoder: "path", load_segmenter: "source"}
+LOADERS: dict[Callable[..., Any], str] = {
+    load_weights: "path_or_state_dict",
+    load_imagenet_encoder: "path",
+    load_segmenter: "source",
+}
 
 
 def check_weights(config: RunConfig) -> Section:
