@@ -81,7 +81,7 @@ def check_properties(bundle: Path) -> str:
 
 
 def read_configs(bundle: Path, names: Sequence[str]) -> ConfigParser:
-    """Return a parser of configurations that lie over each other, with the metadata.
+    """Return a parser of configurations that lie over each other, with the metadata, wherever the bundle lies.
 
     Args:
         bundle: Folder of the bundle.
@@ -96,6 +96,7 @@ def read_configs(bundle: Path, names: Sequence[str]) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs" / name) for name in names])
     parser.read_meta(str(bundle / METADATA))
+    parser["bundle_root"] = str(bundle)
     return parser
 
 

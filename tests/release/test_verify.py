@@ -234,7 +234,7 @@ class TestNetwork:
             find_network(bundle)
 
     def test_shipped_weights_are_the_ones_that_are_exported(self, bundle):
-        change(bundle / "configs" / "inference.json", network_def=TINY, bundle_root=str(bundle))
+        change(bundle / "configs" / "inference.json", network_def=TINY)
         (bundle / "models").mkdir()
         torch.save({"of": torch.ones(1), "another": torch.ones(1)}, bundle / "models" / "model.pt")
         finding = run_check(bundle, "TorchScript", check_torchscript)
