@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -283,7 +284,7 @@ class SamSegmenter(PromptSegmenter):
         # SAM's points are pixel indices, half a pixel before the coordinate that it encodes.
         prompts = boxes.float().clamp(0, self.image_size)[:, None] - 0.5
         # In half precision, coordinates up to 1024 would lose their fraction; the decoder costs little.
-        with torch.autocast(embedding.device.type, enabled=False):
+        with _full_precision(embedding.device.type):
             output = self.sam(image_embeddings=embedding.float(), input_boxes=prompts, multimask_output=False)
         return output.pred_masks[:, 0]
 
@@ -302,6 +303,12 @@ def resize_slices(slices: torch.Tensor, image_size: int) -> torch.Tensor:
     if tuple(slices.shape[-2:]) == size:
         return slices
     return F.interpolate(slices, size=size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+
+
+def _full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Switch mixed precision off; on `meta`, where only sizes are computed, there is none."""
+    has_it = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if has_it else nullcontext()
 
 
 def _find_architecture(architecture: str | SamArchitecture | Mapping[str, Any]) -> SamArchitecture:
