@@ -18,6 +18,7 @@ from .documents import (
 )
 from .findings import Finding, run_check
 from .networks import check_network, check_onnx, check_torchscript
+from .packages import check_packages
 
 CHECKS: dict[str, Callable[[Path], str | None]] = {
     "necessary files": check_files,
@@ -28,6 +29,7 @@ CHECKS: dict[str, Callable[[Path], str | None]] = {
     "weights hold tensors alone": check_shipped_weights,
     "references and classes": check_references,
     "required properties": check_properties,
+    "required packages": check_packages,
     "network in and out": check_network,
     "TorchScript": check_torchscript,
     "ONNX": check_onnx,

@@ -1,4 +1,7 @@
-"""Every `multi_gpu_train.json` with torchrun: two processes on the CPU, three validation cases."""
+"""Every `multi_gpu_train.json` with torchrun: two processes on the CPU, three validation cases.
+
+Slow; tests/bundles has a shorter run in two processes for every bundle.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,13 @@ from common.tools.demo import PHANTOMS
 from common.tools.runs import bundle_command
 from tests.release.conftest import BUNDLES, read_plan
 
-# One bundle in `make test`; tests/bundles trains all of them in two processes, too.
-QUICK = "maco"
 CASES = {"num_cases": 5, "num_validation": 3, "num_test": 0}
 # Enough for a score that differs from case to case.
 ITERATIONS = 40
-NAMES = [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in sorted(BUNDLES)]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(BUNDLES))
 def test_two_processes_train_as_one(name, tmp_path):
     """Process 0 alone writes, the score is that of all cases, and the weights load in one process."""
     plan = read_plan(name)

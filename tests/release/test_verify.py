@@ -22,6 +22,7 @@ from common.release.documents import (
 from common.release.findings import NotPossibleError, run_check
 from common.release.model_info import own_digest
 from common.release.networks import check_network, check_onnx, check_torchscript, find_network
+from common.release.packages import check_packages, imported_packages
 from common.release.verification import CHECKS
 from tests.release.conftest import BUNDLES, copy_bundle
 
@@ -218,6 +219,22 @@ class TestConfigurations:
         path.write_text(json.dumps(content))
         with pytest.raises(ValueError, match="evaluator::postprocessing is @post, but MONAI looks for postprocessing"):
             check_properties(bundle)
+
+
+class TestPackages:
+    def test_a_package_that_is_not_listed(self, bundle):
+        packages = json.loads(metadata(bundle).read_text())["required_packages_version"]
+        del packages["nibabel"], packages["scikit-image"]
+        change(metadata(bundle), required_packages_version=packages)
+        with pytest.raises(
+            ValueError, match=r"lacks nibabel \(imported by common/.*\.py\); scikit-image \(imported by"
+        ):
+            check_packages(bundle)
+
+    def test_what_the_code_imports(self, bundle):
+        imported = imported_packages(bundle)
+        assert set(imported) >= {"monai", "torch", "ignite", "nibabel", "PIL"}
+        assert not set(imported) & {"common", "transformers", "pytest", "json"}
 
 
 class TestNetwork:
