@@ -13,7 +13,8 @@ STYLE = (
     "body{font-family:sans-serif;line-height:1.4;max-width:75rem;margin:auto;padding:1rem;overflow-wrap:anywhere}"
     "table{border-collapse:collapse;margin:1rem 0}th,td{border:1px solid #ccc;padding:.2rem .6rem;text-align:right}"
     "th:first-child,td:first-child{text-align:left}th{background:#f3f3f3}img{max-width:100%;height:auto}"
-    "table{overflow-wrap:normal}caption{text-align:left;color:#444;padding-bottom:.3rem}"
+    "th,td{white-space:nowrap}td.long{white-space:normal;overflow-wrap:anywhere;min-width:16rem;text-align:left}"
+    ".caption{color:#444;margin:1rem 0 -.7rem}"
     "th button{font:inherit;font-weight:bold;background:none;border:0;padding:0;cursor:pointer;text-align:inherit}"
     "th button::after{content:' \\2195';color:#767676}"
     "th[aria-sort=ascending] button::after{content:' \\2191';color:#000}"
@@ -21,8 +22,10 @@ STYLE = (
     "nav{margin:1rem 0}nav a{margin-right:1rem}h2{margin-top:2.5rem;border-bottom:1px solid #ccc}"
     ".warning{background:#fff3cd;border-left:.4rem solid #e0a800;padding:.3rem 1rem;margin:.5rem 0}"
     "figure{margin:1rem 0}figcaption{color:#444}.scroll{overflow-x:auto}"
-    ".panels{display:grid;gap:.3rem;margin:1rem 0}.panels figure{margin:0;text-align:center;font-size:.85rem}"
-    ".panels img{width:100%}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19rem,100%),1fr))}"
+    ".panels{display:grid;gap:.3rem;margin:1rem 0;grid-template-columns:repeat(var(--columns),minmax(0,1fr))}"
+    ".panels figure{margin:0;text-align:center;font-size:.85rem}.panels img{width:100%}"
+    "@media(max-width:40rem){.panels{grid-template-columns:repeat(var(--narrow),minmax(0,1fr))}}"
+    ".charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(19rem,100%),1fr))}"
     ".charts{gap:1rem}.charts figure{margin:0}.charts img{width:100%}"
     ".legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1rem}"
     ".legend span{display:inline-block;width:.9em;height:.9em;margin-right:.4em;border:1px solid #888}"
@@ -50,6 +53,8 @@ for (const button of document.querySelectorAll("th button")) {
 }
 """
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)</h2>')
+# Characters of a cell from which on it is broken into lines.
+LONG = 40
 # Smaller p-values are written as below it.
 MIN_P = 0.001
 IMAGE_TYPES = {"png": "image/png", "svg": "image/svg+xml"}
@@ -101,11 +106,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]], sortable: b
     rule = '<th aria-sort="none"><button type="button">{}</button></th>' if sortable else "<th>{}</th>"
     head = "".join(rule.format(escape(text)) for text in headings)
     body = "".join("<tr>" + "".join(map(_data, row)) + "</tr>" for row in rows)
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f'<p class="caption">{escape(caption)}</p>' if caption else ""
     name = escape(caption or "table")
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
-        f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'{title}<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -125,7 +130,8 @@ def p_text(p_value: float | None) -> str:
 def _data(value: object) -> str:
     if isinstance(value, Strong):
         return f"<td><strong>{escape(cell(value.value))}</strong></td>"
-    return f"<td>{escape(cell(value))}</td>"
+    text = cell(value)
+    return f'<td class="long">{escape(text)}</td>' if len(text) > LONG else f"<td>{escape(text)}</td>"
 
 
 def cell(value: object) -> str:
@@ -155,15 +161,16 @@ def details(summary: str, content: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
-def panels(items: Iterable[tuple[bytes, str]], columns: int) -> str:
+def panels(items: Iterable[tuple[bytes, str]], columns: int, narrow: int | None = None) -> str:
     """Return a grid of small pictures, each with its caption.
 
     Args:
         items: PNG and caption.
-        columns: Pictures in a row, on a narrow screen too.
+        columns: Pictures in a row.
+        narrow: The same on a narrow screen; by default as many.
     """
     pictures = "".join(figure(image, "png", caption) for image, caption in items)
-    return f'<div class="panels" style="grid-template-columns:repeat({columns},minmax(0,1fr))">{pictures}</div>'
+    return f'<div class="panels" style="--columns:{columns};--narrow:{narrow or columns}">{pictures}</div>'
 
 
 def charts(items: Iterable[tuple[bytes, str]]) -> str:

@@ -19,6 +19,8 @@ PLANES: Mapping[int, str] = {2: "axial", 1: "coronal", 0: "sagittal"}
 # Pixels on the longer side.
 SIDE = 288
 FILL = 0.35
+# Nothing in the body is green or blue.
+PHOTOGRAPH_COLORS = ("#00d5ff", "#39ff14", "#d9b3ff", "#ffffff")
 DASH, DOT = 6.0, 3.0
 
 
@@ -39,12 +41,15 @@ class Line:
     dots: bool = False
 
 
-def structure_colors(names: Sequence[str]) -> dict[str, str]:
+def structure_colors(names: Sequence[str], on_photograph: bool = False) -> dict[str, str]:
     """Return a color of each structure, as CSS writes it, the same for the same position.
 
     Args:
         names: Structures, in order.
+        on_photograph: Whether they must stand out from red and orange.
     """
+    if on_photograph:
+        return dict(zip(names, itertools.cycle(PHOTOGRAPH_COLORS)))
     palette = mpl.colormaps["tab10" if len(names) <= 10 else "tab20"]
     return {name: mpl.colors.to_hex(palette(i % palette.N)) for i, name in enumerate(names)}
 

@@ -143,7 +143,7 @@ def draw_cases(run: Run, chosen: list[ChosenCase]) -> Iterator[str]:
         return
     if label_set is None or not chosen:
         return
-    colors = structure_colors(label_set.names)
+    colors = structure_colors(label_set.names, label_set.is_gray)
     yield legend(colors)
     for case in chosen:
         try:

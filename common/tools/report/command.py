@@ -10,7 +10,7 @@ from pathlib import Path
 from ...evaluation.html import heading, page, table
 from ...files import write_text_atomically
 from .records import Run, find_runs
-from .sections import duration, run_section
+from .sections import duration, run_section, started
 
 # `report.html` is the page of the scores, which an evaluation writes into the same folder.
 PAGE = "run_report.html"
@@ -73,7 +73,7 @@ def overview_table(runs: Sequence[Run]) -> tuple[list[str], list[list[object]]]:
         record = run.record
         bundle = record.get("bundle", {}).get("name")
         ended = duration(record.get("seconds")), record.get("outcome")
-        rows.append([run.name, bundle, record.get("started"), *ended, mean_dice(run)])
+        rows.append([run.name, bundle, started(run), *ended, mean_dice(run)])
     return ["run", "bundle", "started", "took", "outcome", "mean Dice"], rows
 
 

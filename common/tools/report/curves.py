@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
 from ...evaluation.charts import svg
@@ -62,19 +64,18 @@ def _events(data: bytes) -> Iterator[Event]:
         yield Event.FromString(data[start : start + length])
 
 
-def draw_curve(tag: str, curve: Curve) -> bytes:
+def draw_curve(curve: Curve, unit: str) -> bytes:
     """Draw one curve, with its running mean where it has many points.
 
     Args:
-        tag: What it is.
         curve: Steps and values.
+        unit: What a step is: epoch or iteration.
 
     Returns:
         SVG.
     """
     steps, values = (np.asarray(column, dtype=float) for column in zip(*curve, strict=True))
-    figure = Figure(figsize=(4.4, 2.7), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes(unit)
     width = int(len(values) * SMOOTHED_SHARE)
     is_long = len(values) >= MIN_SMOOTHED and width > 1
     axes.plot(steps, values, alpha=0.35 if is_long else 1.0, marker="" if is_long else "o", markersize=3, linewidth=1)
@@ -82,10 +83,6 @@ def draw_curve(tag: str, curve: Curve) -> bytes:
         kernel = np.ones(width) / width
         axes.plot(steps[width - 1 :], np.convolve(values, kernel, mode="valid"), color="C0", label=f"mean of {width}")
         axes.legend(fontsize=8)
-    axes.set_title(tag, fontsize=10)
-    axes.set_xlabel("iteration or epoch" if not is_long else "iteration", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.4)
     return svg(figure)
 
 
@@ -102,15 +99,23 @@ def draw_steps(columns: dict[str, list[float]], domains: list[str]) -> list[tupl
     changes = [i for i in range(1, len(domains)) if domains[i] != domains[i - 1]]
     drawn = []
     for name, values in columns.items():
-        figure = Figure(figsize=(4.4, 2.7), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = _axes("image of the stream")
         axes.plot(range(1, len(values) + 1), values, marker="o", markersize=2, linewidth=1)
+        axes.margins(y=0.15)  # room for the names
         for i in changes:
             axes.axvline(i + 0.5, color="gray", linewidth=0.8, linestyle="dashed")
         for i in (0, *changes):
-            axes.text(i + 0.7, 1.0, domains[i], transform=axes.get_xaxis_transform(), fontsize=7, va="bottom")
-        axes.set_xlabel("image of the stream", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.4)
+            axes.text(i + 0.7, 0.98, domains[i], transform=axes.get_xaxis_transform(), fontsize=7, va="top")
         drawn.append((svg(figure), f"{name.replace('_', ' ')} of each image; a line where the domain changes"))
     return drawn
+
+
+def _axes(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.4, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(title, fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.tick_params(labelsize=8)
+    axes.yaxis.get_offset_text().set_fontsize(7)
+    axes.grid(alpha=0.4)
+    return figure, axes

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def draw_localization(run: Run, replay: Replay) -> Iterator[str]:
     Raises:
         DatasetError: If the image has no geometry.
     """
-    rows = list(numbers(run.rows("boxes.csv")))
+    rows = numbers(run.rows("boxes.csv"))
     names = [entry["case"] for entry in run.settings["datalist"]]
     index = names.index(_worst_case(rows) or names[0])
     files = run.settings["datalist"][index]
@@ -73,10 +74,10 @@ def draw_localization(run: Run, replay: Replay) -> Iterator[str]:
     yield legend(dict(zip(meanings, (FOUND, REFERENCE, REGRESSION, SEARCH), strict=True)))
     for organ in _chosen_organs(rows, names[index], searches):
         pictures = _planes(array, grid, searches[organ], window_of(run.settings))
-        yield f"<h4>{escape(organ)}</h4>" + panels(pictures, 3)
+        yield f"<h4>{escape(organ)}</h4>" + panels(pictures, 3, 1)
 
 
-def _worst_case(rows: list[dict[str, str | float | None]]) -> str | None:
+def _worst_case(rows: list[dict[str, Any]]) -> str | None:
     scores: dict[str, list[float]] = {}
     for row in rows:
         if isinstance(row["iou"], float) and not np.isnan(row["iou"]):
@@ -84,9 +85,7 @@ def _worst_case(rows: list[dict[str, str | float | None]]) -> str | None:
     return min(scores, key=lambda case: float(np.mean(scores[case])), default=None)
 
 
-def _chosen_organs(
-    rows: list[dict[str, str | float | None]], case: str, searches: Mapping[str, OrganSearch]
-) -> list[str]:
+def _chosen_organs(rows: list[dict[str, Any]], case: str, searches: Mapping[str, OrganSearch]) -> list[str]:
     """The worst, the middle and the best organ by IoU; without scores the first ones."""
     drawn = [name for name, search in searches.items() if search.found is not None]
     scores = {str(r["organ"]): r["iou"] for r in rows if r["case"] == case and isinstance(r["iou"], float)}

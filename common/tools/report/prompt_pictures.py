@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import matplotlib as mpl
 import numpy as np
 import torch
 
-from ...evaluation.html import charts, panels
+from ...evaluation.html import charts, legend, panels
 from ...inferers.batch_norm import at_least_float32
 from ...inferers.prompt import FrequencyWindow
 from ..pictures import colored, encode, gray, structure_colors
@@ -28,11 +29,11 @@ def draw_stream(run: Run, _replay: Replay | None = None) -> Iterator[str]:
     Yields:
         HTML.
     """
-    steps = list(numbers(run.steps()))
+    steps = numbers(run.steps())
     names = [name for name in (steps[0] if steps else ()) if name != "case"]
     if not names:
         return
-    columns = {name: [np.nan if step[name] is None else float(step[name] or 0) for step in steps] for name in names}
+    columns = {name: [np.nan if step[name] is None else float(step[name]) for step in steps] for name in names}
     domains = [str(step["case"]).rsplit("/", 1)[0] for step in steps]
     yield f"<p>{len(steps)} images of {len(set(domains))} domains, in the order of the stream.</p>"
     yield charts(draw_steps(columns, domains))
@@ -59,8 +60,9 @@ def draw_prompts(run: Run, replay: Replay) -> Iterator[str]:
     network, _ = replay["network"], replay["weights"]
     network.eval()
     names = [str(name) for name in run.settings.get("channel_names", ())]
-    palette = [tuple(int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)) for c in structure_colors(names).values()]
-    pictures: list[tuple[bytes, str]] = []
+    colors = structure_colors(names, on_photograph=True)
+    palette = [mpl.colors.to_rgb(color) for color in colors.values()]
+    pictures: list[list[tuple[bytes, str]]] = []
     for index in range(min(NUM_IMAGES, len(dataset))):
         image = torch.as_tensor(dataset[index]["image"])[None]
         with torch.no_grad():
@@ -71,14 +73,17 @@ def draw_prompts(run: Run, replay: Replay) -> Iterator[str]:
             continue
         window = FrequencyWindow.of_image(image.shape[2], image.shape[3], inferer.prompt_fraction, inferer.published)
         prompted = window.apply(window.read(at_least_float32(image)), step.trained_prompt)
-        pictures += _of_image(image[0], prompted[0], step.trained_prompt, (without[0], logits[0]), palette)
+        pictures.append(list(_of_image(image[0], prompted[0], step.trained_prompt, (without[0], logits[0]), palette)))
     yield (
-        f"<p>The first {min(NUM_IMAGES, len(dataset))} images of the stream. A prompt multiplies the amplitudes of the "
+        f"<p>The first {len(pictures)} images of the stream. A prompt multiplies the amplitudes of the "
         "lowest frequencies; everything else of the image stays. Its factors are shown as the mean over the colors: 1 "
         "is white, orange below, violet above. The change of the image is shown blue where it is darker and red where "
-        "it is brighter, full color at the largest change, which the caption gives in the range of the image.</p>"
+        "it is brighter, full color at the largest change, which the caption gives in the range of the image; so is "
+        "the change of the spectrum, in the logarithm of its amplitudes. The last picture is of the image with its "
+        "prompt, segmented with adapted statistics, as the run did.</p>"
     )
-    yield panels(pictures, 4)
+    yield legend(colors)
+    yield from (panels(of_image, 4, 2) for of_image in pictures)
 
 
 def _of_image(
@@ -86,7 +91,7 @@ def _of_image(
     prompted: torch.Tensor,
     prompt: torch.Tensor,
     logits: tuple[torch.Tensor, torch.Tensor],
-    palette: list[tuple[float, ...]],
+    palette: list[tuple[float, float, float]],
 ) -> Iterator[tuple[bytes, str]]:
     """Eight pictures: the image, what the prompt does to it and its spectrum, and the two results."""
     pixels = image.permute(1, 2, 0).numpy()
@@ -96,7 +101,7 @@ def _of_image(
     factors = prompt.mean(dim=0).numpy()
     reach = max(float(np.abs(factors - 1).max()), 1e-9)
     before, after = (_log_spectrum(view) for view in (image, prompted))
-    top = float(before.max())
+    most = max(float(np.abs(after - before).max()), 1e-9)
     yield encode(gray(pixels, low, high)), "image"
     yield encode(gray(prompted.permute(1, 2, 0).numpy(), low, high)), "image with its prompt"
     yield encode(colored(change, -largest, largest, DIFFERENCES)), f"change, up to {largest:.3g}"
@@ -104,9 +109,9 @@ def _of_image(
         encode(colored(factors, 1 - reach, 1 + reach, FACTORS), smooth=False),
         f"prompt of {factors.shape[0]} x {factors.shape[1]}, factors {factors.min():.3f} to {factors.max():.3f}",
     )
-    yield encode(colored(before, 0, top, SPECTRUM), smooth=False), "low frequencies, before"
-    yield encode(colored(after, 0, top, SPECTRUM), smooth=False), "low frequencies, after"
-    for result, caption in zip(logits, ("segmented without", "segmented with prompt"), strict=True):
+    yield encode(colored(before, 0, float(before.max()), SPECTRUM), smooth=False), "low frequencies of the image"
+    yield encode(colored(after - before, -most, most, DIFFERENCES), smooth=False), f"their change, up to {most:.3g}"
+    for result, caption in zip(logits, ("segmented by the model as it was", "segmented after adaptation"), strict=True):
         labels = np.zeros(pixels.shape[:2], dtype=np.uint8)
         for number, channel in enumerate(torch.sigmoid(result.float()) >= 0.5, start=1):
             labels[channel.numpy()] = number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,17 +128,21 @@ def _read(folder: Path, root: Path) -> Run:
     return run
 
 
-def numbers(rows: list[dict[str, str]]) -> Iterator[dict[str, str | float | None]]:
-    """Yield rows with numbers in place of their texts; what is empty is None, NaN stays.
+def numbers(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return rows with numbers in place of their texts; what is empty is None, NaN stays.
 
     Args:
-        rows: Rows of a CSV file.
+        rows: Rows of a CSV file. A column is of whole numbers where all of its numbers are.
     """
-    for row in rows:
-        yield {key: _number(value) for key, value in row.items()}
+    found: list[dict[str, Any]] = [{key: _number(value) for key, value in row.items()} for row in rows]
+    for key in found[0] if found else ():
+        if any(isinstance(row[key], float) for row in found):
+            for row in found:
+                row[key] = float(row[key]) if isinstance(row[key], int) else row[key]
+    return found
 
 
-def _number(text: str) -> str | float | None:
+def _number(text: str) -> str | int | float | None:
     if not text:
         return None
     if WHOLE_NUMBER.fullmatch(text):

@@ -47,19 +47,17 @@ def draw_scribbles(run: Run, replay: Replay) -> Iterator[str]:
         predictions = objective.predict(extended, batch)
     num_classes = int(run.settings["num_classes"])
     names = list(load_label_names(run.settings["dataset_dir"], num_classes).values())
-    colors = {"background": BACKGROUND, **structure_colors(names)}
-    palette = [mpl.colors.to_rgb(color) for color in colors.values()]
-    pictures: list[tuple[bytes, str]] = []
-    for k in range(len(items)):
-        row = list(_of_case(objective, {n: v[k : k + 1] for n, v in batch.items()},
-                            {n: v[k : k + 1] for n, v in predictions.items()}, palette))  # fmt: skip
-        pictures += row
+    palette = [mpl.colors.to_rgb(color) for color in (BACKGROUND, *structure_colors(names).values())]
     yield (
-        "<p>Slices of the training, turned and scaled at random as in it. Pseudo labels fade with the distance to the "
-        "strokes; the masked view hides patches, and the network has to say the same of both views.</p>"
+        "<p>Slices of the training, turned and scaled at random as in it. A pseudo label fades with the distance to "
+        "the strokes; where it says background, nothing is painted. The masked view hides patches, and the network has "
+        "to say the same of both views.</p>"
     )
-    yield legend(colors)
-    yield panels(pictures, len(row))
+    yield legend({"background (strokes only)": BACKGROUND, **structure_colors(names)})
+    for k in range(len(items)):
+        inputs, outputs = ({name: x[k : k + 1] for name, x in part.items()} for part in (batch, predictions))
+        pictures = list(_of_case(objective, inputs, outputs, palette))
+        yield panels(pictures, len(pictures), 3)
 
 
 def _of_case(
@@ -77,7 +75,7 @@ def _of_case(
     if loss is not None and DISTANCE in batch:
         soft = continuous_pseudo_labels(batch[DISTANCE], loss.tau_mm, normalized=loss.form == "normalized")[0]
         confidence, classes = (_plane(part[None, None]) for part in soft.max(dim=0))
-        yield encode(_painted(pixels, classes.astype(int) + 1, 0.8 * confidence, palette)), "pseudo label"
+        yield encode(_painted(pixels, classes.astype(int), 0.8 * confidence, palette[1:])), "pseudo label"
     yield encode(pixels, 1.0, _classes(predictions["pred"]), palette[1:]), "segmented"
     if MASK in predictions:
         hidden = objective.masking.hide(batch["image"], predictions[MASK])  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from ...evaluation.reports import group_table, score_table
 from ...evaluation.scores import ScoreTable
 from ...handlers.domain_metrics import domain_table
 from .cases import choose_cases, draw_cases, read_scores
-from .curves import draw_curve, read_curves
+from .curves import Curve, draw_curve, read_curves
 from .methods import method_sections
 from .prompt_pictures import draw_stream
 from .records import Run, numbers
@@ -63,7 +63,7 @@ def what_ran(run: Run) -> str:
     shown = {
         "bundle": " ".join(record.get("bundle", {}).values()) or "-",
         "folder": str(run.folder),
-        "started": record.get("started"),
+        "started": started(run),
         "outcome": record.get("outcome"),
         "took": duration(record.get("seconds")),
         "epochs, iterations": f"{record.get('epochs', '-')}, {record.get('iterations', '-')}",
@@ -79,6 +79,15 @@ def what_ran(run: Run) -> str:
         + details(f"Settings that were used ({len(settings)})", table(["setting", "value"], settings))
         + details("Configuration after all overrides", f"<pre>{escape(config)}</pre>")
     )
+
+
+def started(run: Run) -> str:
+    """Return when a run was started, as a person writes it.
+
+    Args:
+        run: The run.
+    """
+    return str(run.record.get("started", "-")).replace("T", " ").replace("+00:00", " UTC")
 
 
 def duration(seconds: float | None) -> str:
@@ -98,7 +107,8 @@ def duration(seconds: float | None) -> str:
 def _parts(run: Run, num_cases: int, recompute: bool) -> Iterator[tuple[str, str]]:
     curves, problems = read_curves(run.folder)
     run.problems += problems
-    yield "Training curves", charts((draw_curve(tag, curve), tag) for tag, curve in curves.items()) if curves else ""
+    drawn = [(draw_curve(curve, _unit(run, curve)), tag.replace("_", " ")) for tag, curve in curves.items()]
+    yield "Training curves", charts(drawn) if drawn else ""
     scores = read_scores(run)
     yield "Scores", score_tables(run)
     yield "Metrics of the papers", metric_tables(run)
@@ -109,6 +119,11 @@ def _parts(run: Run, num_cases: int, recompute: bool) -> Iterator[tuple[str, str
     yield "Worst and best cases" if scores is not None else "First cases", "".join(draw_cases(run, chosen))
     if recompute:
         yield from method_sections(run)
+
+
+def _unit(run: Run, curve: Curve) -> str:
+    """What a step of a curve is: nothing is logged at every epoch that has more steps than there are epochs."""
+    return "iteration" if curve[-1][0] > run.record.get("epochs", 0) else "epoch"
 
 
 def score_tables(run: Run) -> str:
@@ -132,12 +147,12 @@ def metric_tables(run: Run) -> str:
     """
     summary = run.content("domains.json")
     means = table(*domain_table(summary)) if summary else ""
-    rows = list(numbers(run.rows("metrics.csv")))
+    rows = numbers(run.rows("metrics.csv"))
     return means + (_sortable(rows, "Every case") if rows else "")
 
 
 def _box_tables(run: Run) -> str:
-    summary, rows = run.content("boxes.json"), list(numbers(run.rows("boxes.csv")))
+    summary, rows = run.content("boxes.json"), numbers(run.rows("boxes.csv"))
     means = ""
     if summary:
         organs: Mapping[str, Mapping[str, Any]] = summary["organs"]
@@ -172,7 +187,7 @@ def _of_cases(scores: ScoreTable, names: Sequence[object], values: np.ndarray) -
     return [None if by_name.get(str(name)) is None else float(by_name[str(name)]) for name in names]
 
 
-def _sortable(rows: list[dict[str, str | float | None]], caption: str) -> str:
+def _sortable(rows: list[dict[str, Any]], caption: str) -> str:
     title = f"{caption}; a heading sorts by its column"
     return table(_titles(rows[0]), [list(row.values()) for row in rows], sortable=True, caption=title)
 
