@@ -33,11 +33,14 @@ def test_two_processes_train_as_one(name, tmp_path):
     kind = options.pop("kind")
     options |= {"domains": "a"} if kind == "fundus" else {}
     PHANTOMS[kind][0](tmp_path / "data", **{key: value for key, value in options.items() if key != "num_unlabeled"})
+    (description,) = (tmp_path / "data").rglob("dataset.json")
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps({**content, "validation": content["validation"][:3]}))
     step = next(step for step in plan["steps"] if step["configs"][0] == "train.json")
     keys = json.loads((BUNDLES[name] / "configs" / "train.json").read_text())
     shared = {**step["overrides"], "max_epochs": 1, "epoch_length": ITERATIONS, "num_workers": 0, "val_interval": 1}
     shared |= {"num_val_samples": 3} if "num_val_samples" in keys else {}
-    shared["dataset_dir"] = str(next((tmp_path / "data").rglob("dataset.json")).parent)
+    shared["dataset_dir"] = str(description.parent)
     folder = f"$'{tmp_path}/rank' + str(@rank)"
     overrides = {**shared, "ckpt_dir": folder, "output_dir": f"{folder} + '/logs'"}
     command = bundle_command(BUNDLES[name], [*step["configs"], "multi_gpu_train.json"], overrides)
@@ -60,7 +63,7 @@ def test_two_processes_train_as_one(name, tmp_path):
     workflow.parser.get_parsed_content("network_def").load_state_dict(weights)
     evaluator = workflow.parser.get_parsed_content("validate#evaluator")
     evaluator.run()
-    assert evaluator.state.output is None or evaluator.state.epoch_length == 3
+    assert evaluator.state.epoch_length % 2 == 1  # two processes cannot share them evenly
     accumulator = EventAccumulator(str(tmp_path / "rank0" / "logs"))
     accumulator.Reload()
     metric = evaluator.state.key_metric_name
