@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -79,9 +80,9 @@ class ScribbleObjective(Objective):
 
     `L = L_sup + pseudo_label_weight L_cpl + w(t) masking_weight (L_consistency + L_sup(masked view))`
 
-    with w(t) rising linearly from 0 to 1 over the first `ramp_fraction` of the training. Clean and masked view pass the
-    network in one batch, so that batch normalization sees both in every step and its running statistics are not those
-    of the last view alone; the clean view is the fixed target of the consistency.
+    with w(t) rising linearly from 0 to 1 over the first `ramp_fraction` of the training. The clean view is the fixed
+    target of the consistency. Each view passes the network by itself, and running averages of batch normalization are
+    those of the clean view alone, which is what the network sees later; both views in one batch cost Dice.
 
     Args:
         supervised_loss: Called with logits and annotation.
@@ -136,8 +137,9 @@ class ScribbleObjective(Objective):
         if self.masking is None:
             return {CommonKeys.PRED: network(image)}
         mask = self.masking.draw(self._importance(network, batch))
-        views = network(torch.cat([image, self.masking.hide(image, mask)]))
-        clean, masked = views.chunk(2)
+        clean = network(image)
+        with _kept_running_averages(network):
+            masked = network(self.masking.hide(image, mask))
         return {CommonKeys.PRED: clean, MASKED: masked, MASK: mask}
 
     def losses(self, predictions: Mapping[str, torch.Tensor], batch: Batch, progress: float) -> dict[str, torch.Tensor]:
@@ -242,6 +244,19 @@ def linear_ramp(progress: float, fraction: float) -> float:
         fraction: Share of the training that the ramp takes, in [0, 1].
     """
     return 1.0 if progress >= fraction else progress / fraction
+
+
+@contextmanager
+def _kept_running_averages(network: nn.Module) -> Iterator[None]:
+    """Let batch normalization work with the statistics of the batch, and leave its running averages as they are."""
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 def _entropy(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
