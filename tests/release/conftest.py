@@ -20,28 +20,11 @@ from common.release import package
 from common.tools.runs import find_bundles
 
 BUNDLES = {path.name: path for path in find_bundles()}
-# Used in place of docs/demo.json where a bundle has none.
-PLANS = {
-    "medlsam": {
-        "phantoms": {"kind": "torso", "spacing_mm": 10.0, "field_of_view": "abdomen"},
-        "steps": [
-            {
-                "configs": ["train.json", "small.json"],
-                "overrides": {"patch_size": [16, 16, 32], "spacing_mm": [12.0] * 3},
-            },
-            {
-                "configs": ["localize.json", "small.json"],
-                "overrides": {"ckpt_path": "", "num_supports": 1, "patch_size": [16, 16, 32], "spacing_mm": [12.0] * 3},
-            },
-        ],
-    }
-}
 
 
 def read_plan(name: str) -> dict:
     """What the demo of a bundle runs: phantoms and steps."""
-    path = BUNDLES[name] / "docs" / "demo.json"
-    return json.loads(path.read_text()) if path.is_file() else PLANS[name]
+    return json.loads((BUNDLES[name] / "docs" / "demo.json").read_text())
 
 
 class Elsewhere:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from monai.bundle import create_workflow
 
 from common.files import write_atomically
+from common.release.networks import find_network
 from tests.release.conftest import BUNDLES, read_plan, release, serve
 
 # Few and small phantoms of each kind.
@@ -65,7 +67,9 @@ def run_inference(place, bundle: Path, name: str) -> Path:
     data, weights, output = (bundle / part for part in ("data/phantoms", "models/random.pt", "output/here"))
     options = [word for key, value in PHANTOMS[kind].items() for word in (f"--{key}", str(value))]
     place.run("-m", f"common_{name}.data.phantoms", kind, "--output_dir", str(data), *options, cwd=bundle)
-    step = next(step for step in reversed(plan["steps"]) if "ckpt_path" in step["overrides"])
+    # where the demo has no step of one network, the one of the metadata at its small size
+    default = {"configs": [find_network(BUNDLES[name]).config, "small.json"], "overrides": {}}
+    step = next((step for step in reversed(plan["steps"]) if "ckpt_path" in step["overrides"]), default)
     names = [config for config in step["configs"] if not config.startswith("evaluate")]
     configs = [str((bundle / "configs" / config).relative_to(place.folder)) for config in names]
     overrides = {**step["overrides"], "dataset_dir": str(data), "output_dir": str(output), "num_workers": 0}
@@ -105,6 +109,11 @@ def test_inference_of_a_downloaded_bundle(elsewhere, tmp_path, name):
     with serve(tmp_path / "dist") as address:
         bundle = elsewhere.download(name, f"{address}/{archive.name}")
     check_output(run_inference(elsewhere, bundle, name))
+    config = str(bundle / "configs" / find_network(bundle).config)
+    data = str(bundle / "data/phantoms")
+    refused = elsewhere.attempt("-m", "monai.bundle", "run", "--config_file", config, "--dataset_dir", data)
+    assert refused.returncode != 0
+    assert re.search(r"Checkpoint .*model\.pt does not exist\. Give the path of a file", refused.stderr)
 
 
 def test_an_older_version_beside_a_newer_one(elsewhere, tmp_path):
