@@ -1,4 +1,4 @@
-"""`python -m common.data check --dataset_dir DIR`: look at a data set before a training does."""
+"""`python -m common.data check | prepare`: look at a data set before a training does; make one of folders of images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from monai.utils import ensure_tuple
 from ..command_line import run_commands
 from .checks import CaseSummary, inspect_datalist
 from .datalists import load_datalist
+from .preparation import prepare
 
 logger = logging.getLogger("common.data")
 
@@ -84,7 +85,7 @@ def _ranges(rows: Sequence[Sequence[float]]) -> str:
 
 def main() -> None:
     """Run the command line; a refused data set ends with its message and exit status 1."""
-    run_commands({"check": check}, name="python -m common.data")
+    run_commands({"check": check, "prepare": prepare}, name="python -m common.data")
 
 
 if __name__ == "__main__":
