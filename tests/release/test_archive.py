@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import zipfile
 
@@ -52,6 +53,13 @@ class TestContent:
                 assert '"common.' not in text, entry
                 assert "find_bundle_root" not in text, entry
         assert "This archive holds no weights" in texts[f"{name}/docs/README.md"]
+
+    def test_code_imports_nothing_that_is_left_out(self, archives):
+        with zipfile.ZipFile(next(archives.glob("maco_v*.zip"))) as stream:
+            for entry in stream.namelist():
+                if entry.endswith(".py"):
+                    text = stream.read(entry).decode()
+                    assert not re.search(r"from \.+(tools|release)\b|from \.+ import (tools|release)\b", text), entry
 
     def test_the_same_bytes_every_time(self, archives, tmp_path):
         again = release("grata", tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_refusals(launch, arguments, variables, message):
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_two_machines_meet(tmp_path):
     """Two launches as on two machines, here on one: each starts its process, and they share one group."""
     (tmp_path / "configs").mkdir()
@@ -98,7 +100,10 @@ def test_two_machines_meet(tmp_path):
     for name, content in {"train.json": config, "multi_gpu_train.json": {"folder": "."}, "metadata.json": {}}.items():
         (tmp_path / "configs" / name).write_text(json.dumps(content))
     files = [str(tmp_path / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
-    shared = {"NNODES": "2", "GPUS_PER_NODE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29641"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"NNODES": "2", "GPUS_PER_NODE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment = {**os.environ, **shared, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     launched = [
         subprocess.Popen(
