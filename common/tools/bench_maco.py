@@ -180,7 +180,7 @@ def run_job(job: Job) -> dict[str, Any]:
         job: What to run.
     """
     (bundle,) = (path for path in find_bundles() if path.name == BUNDLE)
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(min(job.threads, torch.get_num_threads()))  # OMP_NUM_THREADS may ask for fewer
     if not (job.folder / "done").is_file():
         start = time.perf_counter()
         places = {"dataset_dir": job.data, "ckpt_dir": str(job.folder), "output_dir": str(job.folder / "logs")}
