@@ -261,18 +261,22 @@ class TestBadInput:
             LocalizationInferer(templates, search="slow")
         with pytest.raises(ValueError, match="num_starts and num_steps must be at least 1"):
             LocalizationInferer(templates, num_steps=0)
-        with pytest.raises(ValueError, match=r"packed must have shape \(12, 7\)"):
-            unpack_points(torch.zeros(6, 7), templates)
+        with pytest.raises(ValueError, match=r"packed must have shape \(12, 10\)"):
+            unpack_points(torch.zeros(6, 10), templates)
 
 
 class TestBoxes:
     template = OrganTemplate("liver", 4, 1, torch.zeros(1, 6, 3), torch.zeros(1, 6, 3), ())
 
-    def judge(self, lower, upper, similarity=0.9, expected=None, affine=SAL, shape=(24, 20, 30), parts=1):
+    def judge(
+        self, lower, upper, similarity=0.9, expected=None, from_start=None, affine=SAL, shape=(24, 20, 30), parts=1
+    ):
         voxels = torch.zeros(parts, 6, 3)
         for axis in range(3):
             voxels[:, axis, axis], voxels[:, 3 + axis, axis] = lower[axis], upper[axis]
-        found = FoundPoints(voxels, voxels if expected is None else expected, torch.full((parts, 6), similarity))
+        expected = voxels if expected is None else expected
+        first = expected if from_start is None else from_start
+        found = FoundPoints(voxels, expected, torch.full((parts, 6), similarity), first)
         boxes = boxes_of_points("a", [found], [self.template], SAL, (24, 20, 30), affine, shape)
         return boxes.organs[0]
 
@@ -303,6 +307,14 @@ class TestBoxes:
         organ = self.judge((5, 5, 5), (9, 9, 9), expected=expected)
         assert not organ.present
         assert organ.note.startswith("not in this scan: 100% of its expected box lie outside")
+
+    def test_first_and_last_step_judge_together(self):
+        inside, outside = torch.full((1, 6, 3), 5.0), torch.full((1, 6, 3), 5.0)
+        outside[0, 0, 0], outside[0, 3, 0] = 60.0, 80.0
+        assert self.judge((5, 5, 5), (9, 9, 9), expected=inside, from_start=outside).present  # one half
+        outside[0, 0, 0], outside[0, 3, 0] = 20.0, 30.0
+        inside[0, 0, 0], inside[0, 3, 0] = 20.0, 25.0
+        assert not self.judge((5, 5, 5), (9, 9, 9), expected=inside, from_start=outside).present
 
     def test_ends_in_the_wrong_order_are_doubtful(self):
         organ = self.judge((12, 5, 5), (9, 9, 9), similarity=0.8)

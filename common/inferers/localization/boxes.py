@@ -21,13 +21,14 @@ def boxes_of_points(
     scan_affine: np.ndarray,
     scan_shape: Sequence[int],
     min_similarity: float = 0.5,
-    min_inside: float = 0.25,
+    min_inside: float = 0.5,
 ) -> ScanBoxes:
     """Span a box between the extreme points of each part of each organ, and judge whether to believe it.
 
     An organ is taken for absent, and gets no box, if the regression puts it outside the scan (less than `min_inside` of
-    the expected box lies in it), or if its points are not similar to the supports' (`min_similarity`). Its confidence
-    is the similarity, halved where a lower extreme point was found above its upper one, which is noted.
+    the expected box lies in it, the mean over the first step and the last: a step from the border of the scan looks at
+    half a patch of air and tends to stay), or if its points are not similar to the supports' (`min_similarity`). Its
+    confidence is the similarity, halved where a lower extreme point was found above its upper one, which is noted.
 
     Args:
         case: Name of the scan.
@@ -45,7 +46,8 @@ def boxes_of_points(
     """
     organs = []
     for template, points in zip(templates, found, strict=True):
-        inside = _share_inside(points.expected.numpy(), grid_shape)
+        steps = (points.from_start, points.expected)
+        inside = sum(_share_inside(step.numpy(), grid_shape) for step in steps) / len(steps)
         similarity = float(points.similarity.mean())
         confidence = inside if np.isnan(similarity) else min(max(similarity, 0.0), 1.0)
         crossed = _crossed_sides(points.voxels.numpy())

@@ -17,6 +17,8 @@ from .templates import OrganTemplate
 EXACT, FAST = "exact", "fast"
 SEARCHES = (EXACT, FAST, "none")
 INPUT_NDIM = 5
+# Of a point as `LocalizationInferer` gives it.
+_COLUMNS = 10
 
 
 class FoundPoints(NamedTuple):
@@ -27,11 +29,14 @@ class FoundPoints(NamedTuple):
         expected: Where the regression alone puts them; may be outside the scan. Shape (parts, 6, 3).
         similarity: How similar the features are, as a share of the template's own; NaN without a search. Shape
             (parts, 6).
+        from_start: Where its first step puts them, the only one that never looks from the scan's border. Shape
+            (parts, 6, 3).
     """
 
     voxels: torch.Tensor
     expected: torch.Tensor
     similarity: torch.Tensor
+    from_start: torch.Tensor
 
 
 class LocalizationInferer(Inferer):
@@ -107,8 +112,8 @@ class LocalizationInferer(Inferer):
             network: Trained MedLAM.
 
         Returns:
-            For each point of each part of each template its voxel, its expected voxel and its similarity. Shape
-            (1, points, 7), float32, on the CPU.
+            For each point of each part of each template its voxel, its expected voxel, its similarity and its voxel as
+            the first step expects it. Shape (1, points, 10), float32, on the CPU.
 
         Raises:
             ValueError: If `inputs` has another shape, or holds nothing but air.
@@ -119,10 +124,15 @@ class LocalizationInferer(Inferer):
         with torch.inference_mode():
             found = self.locate(volume.float(), network)
             rows = [
-                torch.cat([f.voxels.flatten(0, 1), f.expected.flatten(0, 1), f.similarity.reshape(-1, 1)], dim=1)
+                (
+                    f.voxels.flatten(0, 1),
+                    f.expected.flatten(0, 1),
+                    f.similarity.reshape(-1, 1),
+                    f.from_start.flatten(0, 1),
+                )
                 for f in found
             ]
-            packed = torch.cat(rows)[None]
+            packed = torch.cat([torch.cat(row, dim=1) for row in rows])[None]
         return packed.clone()
 
     def locate(self, volume: torch.Tensor, network: MedLAM) -> list[FoundPoints]:
@@ -140,7 +150,8 @@ class LocalizationInferer(Inferer):
         """
         sizes = [template.num_parts * 6 for template in self.templates]
         position = torch.cat([template.position.flatten(0, 1) for template in self.templates])
-        expected = self._expect(volume, network, position)
+        from_start = self._expect(volume, network, position)
+        expected = self._correct(from_start, volume, network, position)
         if self.search == "none":
             centers, similarity = expected, torch.full((len(expected),), torch.nan)
         else:
@@ -154,8 +165,11 @@ class LocalizationInferer(Inferer):
         residual = torch.cat([template.residual.flatten(0, 1) for template in self.templates])
         voxels = centers + (residual if self.search != "none" else 0)
         return [
-            FoundPoints(v.unflatten(0, (-1, 6)), e.unflatten(0, (-1, 6)), s.unflatten(0, (-1, 6)))
-            for v, e, s in zip(voxels.split(sizes), expected.split(sizes), similarity.split(sizes), strict=True)
+            FoundPoints(*(block.unflatten(0, (-1, 6)) for block in blocks))
+            for blocks in zip(
+                *(rows.split(sizes) for rows in (voxels, expected, similarity, from_start)),
+                strict=True,
+            )
         ]
 
     @property
@@ -163,11 +177,16 @@ class LocalizationInferer(Inferer):
         return NUM_SCALES if self.search == EXACT else NUM_SCALES - 1
 
     def _expect(self, volume: torch.Tensor, network: MedLAM, position: torch.Tensor) -> torch.Tensor:
-        """Where the regression puts points with the given positions, in voxels. Shape (points, 3)."""
+        """Where the regression from the middle puts points with the given positions, in voxels. Shape (points, 3)."""
         starts = self.draw_starts(volume)
         start_position = self._positions(volume, network, starts).mean(dim=0)
         reach = offset_mm(position, start_position, self.distance_range_mm) / self.spacing_mm
-        expected = starts.float().mean(dim=0) + reach
+        return starts.float().mean(dim=0) + reach
+
+    def _correct(
+        self, expected: torch.Tensor, volume: torch.Tensor, network: MedLAM, position: torch.Tensor
+    ) -> torch.Tensor:
+        """The same after the other steps, each from where the last one put a point. Shape (points, 3)."""
         for _ in range(self.num_steps - 1):
             centers = self._clamp(expected, volume)
             reach = offset_mm(position, self._positions(volume, network, centers), self.distance_range_mm)
@@ -249,17 +268,19 @@ def unpack_points(packed: torch.Tensor, templates: Sequence[OrganTemplate]) -> l
     """Give back what `LocalizationInferer` found for one scan, by template.
 
     Args:
-        packed: Points of one scan. Shape (points, 7).
+        packed: Points of one scan. Shape (points, 10).
         templates: The templates that they were found with.
 
     Raises:
         ValueError: If the number of points is not that of the templates.
     """
     sizes = [template.num_parts * 6 for template in templates]
-    if packed.ndim != 2 or len(packed) != sum(sizes):
-        raise ValueError(f"packed must have shape ({sum(sizes)}, 7) for these templates, got {tuple(packed.shape)}.")
+    if packed.shape != (sum(sizes), _COLUMNS):
+        raise ValueError(
+            f"packed must have shape ({sum(sizes)}, {_COLUMNS}) for these templates, got {tuple(packed.shape)}."
+        )
     return [
-        FoundPoints(*(block.unflatten(0, (-1, 6)) for block in (rows[:, :3], rows[:, 3:6], rows[:, 6])))
+        FoundPoints(*(b.unflatten(0, (-1, 6)) for b in (rows[:, :3], rows[:, 3:6], rows[:, 6], rows[:, 7:])))
         for rows in packed.split(sizes)
     ]
 

@@ -43,7 +43,7 @@ class PointsToBoxesd(MapTransform):
         image_key: str = "image",
         case_key: str = "case",
         min_similarity: float = 0.5,
-        min_inside: float = 0.25,
+        min_inside: float = 0.5,
     ) -> None:
         super().__init__(keys)
         self.templates = templates
