@@ -312,8 +312,8 @@ class TestBoxes:
         inside, outside = torch.full((1, 6, 3), 5.0), torch.full((1, 6, 3), 5.0)
         outside[0, 0, 0], outside[0, 3, 0] = 60.0, 80.0
         assert self.judge((5, 5, 5), (9, 9, 9), expected=inside, from_start=outside).present  # one half
-        outside[0, 0, 0], outside[0, 3, 0] = 20.0, 30.0
-        inside[0, 0, 0], inside[0, 3, 0] = 20.0, 25.0
+        outside[0, 0, 0], outside[0, 3, 0] = 21.0, 31.0
+        inside[0, 0, 0], inside[0, 3, 0] = 21.0, 25.0
         assert not self.judge((5, 5, 5), (9, 9, 9), expected=inside, from_start=outside).present
 
     def test_ends_in_the_wrong_order_are_doubtful(self):
