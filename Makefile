@@ -69,8 +69,8 @@ demo: $(READY) ## Phantoms, then every bundle (or one: B=name) through its real 
 verify: $(READY) ## Check every bundle (or one: B=name) as before a release; with the extra `onnx`, that export too
 	OMP_NUM_THREADS=1 $(BIN)/python -m common.release verify $(if $(B),--bundle $(B))
 
-package: $(READY) ## Write dist/<bundle>_v<version>.zip and checksums (one: B=name; to be released: REPO=owner/name/tag)
-	$(BIN)/python -m common.release package --output_dir dist $(if $(B),--bundle $(B)) $(if $(REPO),--repo $(REPO))
+package: $(READY) ## Write dist/<bundle>_v<version>.zip and checksums (one: B=name; no weights: WEIGHTS=False; release: REPO=owner/name/tag)
+	$(BIN)/python -m common.release package --output_dir dist $(if $(B),--bundle $(B)) $(if $(REPO),--repo $(REPO)) $(if $(WEIGHTS),--with_weights $(WEIGHTS))
 
 new-bundle: $(READY) ## Make the next bundle from a template: N=name
 	@test -n "$(N)" || { echo 'error: name it, make new-bundle N=name'; exit 1; }

@@ -7,11 +7,12 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..tools.json_form import to_text
 from .bundle_folder import (
+    DATA_LICENCE,
     METADATA,
     REPOSITORY,
     check_weights,
@@ -19,6 +20,7 @@ from .bundle_folder import (
     find_weights,
     read_json,
     read_version,
+    says_no_weights,
     select_bundles,
 )
 from .model_info import MODEL_INFO, add_release, own_digest, read_model_info, write_checksums, write_model_info
@@ -36,6 +38,7 @@ def package(
     bundle: str | None = None,
     output_dir: str = "dist",
     repo: str | None = None,
+    with_weights: bool = True,
     bundles_dir: str | None = None,
 ) -> None:
     """Write `<bundle>_v<version>.zip` for one bundle or for all, `SHA256SUMS`, and `models/model_info.json`.
@@ -48,6 +51,7 @@ def package(
         output_dir: Folder of the archives.
         repo: `owner/name/tag` of the GitHub release that the archives go to: with it the release is recorded in the
             repository's `models/model_info.json`, to be committed before the tag.
+        with_weights: Whether `model.pt` and `model.ts` from `models/` go along, where there are any.
         bundles_dir: Folder of the bundles; by default that of the repository.
 
     Raises:
@@ -68,41 +72,48 @@ def package(
                 f"{release} was released with other content, see {MODEL_INFO}: raise the version in {path / METADATA} "
                 f"and add it to the changelog."
             )
-        archive = write_archive(path, folder / f"{release}.zip")
+        archive = write_archive(path, folder / f"{release}.zip", with_weights)
         add_release(info, archive, digest, repo)
         if repo:
             add_release(recorded, archive, digest, repo)
         _logger.info("%s  %s", hashlib.sha256(archive.read_bytes()).hexdigest(), archive)
-        if not find_weights(path):
-            _logger.info("  without weights: %s holds none", path / "models")
+        if not _released_weights(path, with_weights):
+            _logger.info("  without weights")
     write_model_info(info, folder / MODEL_INFO)
     if repo:
         write_model_info(recorded, REPOSITORY / MODEL_INFO)
     write_checksums(folder)
 
 
-def write_archive(bundle: Path, archive: Path) -> Path:
+def write_archive(bundle: Path, archive: Path, with_weights: bool = True) -> Path:
     """Write the archive of one bundle.
 
     Args:
         bundle: Its folder.
         archive: File to write.
+        with_weights: Whether weights go along.
 
     Returns:
         `archive`.
 
     Raises:
         FileNotFoundError: If licence, page or licence of the data is absent.
-        ValueError: If a configuration or weights cannot be released.
+        ValueError: If a configuration or weights cannot be released, or nothing is said on the licence of weights.
     """
-    texts = collect_texts(bundle)
+    weights = _released_weights(bundle, with_weights)
+    texts = collect_texts(bundle, weights)
+    if weights and says_no_weights(bundle):
+        raise ValueError(
+            f"{bundle / 'models'} holds {', '.join(path.name for path in weights)}, but {bundle / DATA_LICENCE} says "
+            f"that no weights are shipped: state their licence there, or leave them out with --with_weights False."
+        )
     archive.parent.mkdir(parents=True, exist_ok=True)
     temporary = archive.with_suffix(".tmp")
     try:
         with zipfile.ZipFile(temporary, "w") as stream:
             for name, text in sorted(texts.items()):
                 _add(stream, f"{bundle.name}/{name}", text.encode("utf-8"), zipfile.ZIP_DEFLATED)
-            for path in find_weights(bundle):
+            for path in weights:
                 check_weights(path)
                 _add(stream, f"{bundle.name}/{path.relative_to(bundle)}", path.read_bytes(), zipfile.ZIP_STORED)
         temporary.replace(archive)
@@ -111,18 +122,19 @@ def write_archive(bundle: Path, archive: Path) -> Path:
     return archive
 
 
-def collect_texts(bundle: Path) -> Mapping[str, str]:
+def collect_texts(bundle: Path, weights: Sequence[Path]) -> Mapping[str, str]:
     """Return all files of a released bundle but its weights, by their path in it.
 
     Args:
         bundle: Folder of the bundle in the repository.
+        weights: Files of weights that go along, for the page to name them.
 
     Raises:
         FileNotFoundError: If licence, page or licence of the data is absent.
         ValueError: If a configuration cannot be released.
     """
     texts = {}
-    for name in (LICENCE, "docs/README.md", "docs/data_license.txt"):
+    for name in (LICENCE, "docs/README.md", DATA_LICENCE):
         if not (bundle / name).is_file():
             raise FileNotFoundError(f"{bundle / name} does not exist; a bundle needs it.")
     texts[LICENCE] = (bundle / LICENCE).read_text()
@@ -138,7 +150,7 @@ def collect_texts(bundle: Path) -> Mapping[str, str]:
     for path in sorted((bundle / "docs").iterdir()):
         if path.suffix in {".md", ".txt"}:
             texts[f"docs/{path.name}"] = vendor_document(path.read_text(), bundle.name)
-    texts["docs/README.md"] = _add_section(texts["docs/README.md"], bundle)
+    texts["docs/README.md"] = _add_section(texts["docs/README.md"], bundle, weights)
     package_dir = Path(__file__).resolve().parents[1]
     for module in vendored_modules(package_dir):
         text = (package_dir / module).read_text()
@@ -155,7 +167,11 @@ def _add(stream: zipfile.ZipFile, name: str, content: bytes, compression: int) -
     stream.writestr(entry, content, compresslevel=9)
 
 
-def _add_section(page: str, bundle: Path) -> str:
+def _released_weights(bundle: Path, with_weights: bool) -> list[Path]:
+    return find_weights(bundle) if with_weights else []
+
+
+def _add_section(page: str, bundle: Path, weights: Sequence[Path]) -> str:
     """Put a section on the archive behind the title of a page."""
     metadata = read_json(bundle / METADATA)
     versions = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
@@ -165,7 +181,7 @@ def _add_section(page: str, bundle: Path) -> str:
     title, _, rest = page.partition("\n")
     section = f"""
 ## This archive
-Version {metadata["version"]}. {describe_weights(bundle)}
+Version {metadata["version"]}. {describe_weights(bundle, weights)}
 Its code is the package `{vendored_name(bundle.name)}`, which its configurations find by themselves. Tested with
 
 ```

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from ..weights import read_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 METADATA = "configs/metadata.json"
+DATA_LICENCE = "docs/data_license.txt"
+# What that file says where no weights are shipped.
+NO_WEIGHTS = "no weights"
 # Weights that a release takes along; what a resumed training needs stays at home.
 WEIGHTS = ("model.pt", "model.ts")
 # MONAI finds the end of a name at `_v`, and orders versions as text: 0.10.0 would come before 0.9.0.
@@ -118,14 +122,23 @@ def check_weights(path: Path) -> None:
         raise ValueError(f"{path} must be a bare state dict, tensors by name; save network.state_dict() alone.")
 
 
-def describe_weights(bundle: Path) -> str:
-    """Return a sentence on the weights that a bundle ships.
+def says_no_weights(bundle: Path) -> bool:
+    """Tell whether a bundle's `data_license.txt` says that it ships no weights.
 
     Args:
         bundle: Its folder.
     """
-    weights = find_weights(bundle)
+    return NO_WEIGHTS in " ".join((bundle / DATA_LICENCE).read_text().split())
+
+
+def describe_weights(bundle: Path, weights: Sequence[Path]) -> str:
+    """Return a sentence on the weights that a bundle ships.
+
+    Args:
+        bundle: Its folder.
+        weights: Files of weights in it.
+    """
     if not weights:
         return "This archive holds no weights: train, or convert the authors' checkpoint, as described below."
     names = ", ".join(f"`{path.relative_to(bundle)}`" for path in weights)
-    return f"Weights in this archive: {names}; their licence stands in `docs/data_license.txt`."
+    return f"Weights in this archive: {names}; their licence stands in `{DATA_LICENCE}`."

@@ -9,7 +9,18 @@ from pathlib import Path
 
 from monai.bundle import verify_metadata
 
-from .bundle_folder import METADATA, NAME, REPOSITORY, check_weights, find_weights, read_json, read_version
+from .bundle_folder import (
+    DATA_LICENCE,
+    METADATA,
+    NAME,
+    NO_WEIGHTS,
+    REPOSITORY,
+    check_weights,
+    find_weights,
+    read_json,
+    read_version,
+    says_no_weights,
+)
 from .findings import NotPossibleError, read_rules
 from .model_info import MODEL_INFO, own_digest, read_model_info
 
@@ -22,9 +33,8 @@ NECESSARY = (
     "configs/evaluate.json",
     "configs/logging.conf",
     "docs/README.md",
-    "docs/data_license.txt",
+    DATA_LICENCE,
 )
-NO_WEIGHTS = "no weights"
 # Paths of somebody's machine; `/path/to/data` is meant to be replaced, and `@bundle_root + '/data'` is none.
 _ROOTS = "home|root|mnt|media|work|workspace|tmp|Users|data|opt|srv|var"
 ABSOLUTE_PATH = re.compile(rf"(?<!\+ ')(?<![\w.:/~}}])(/(?:{_ROOTS})/\S+)")
@@ -117,11 +127,10 @@ def check_licences(bundle: Path) -> None:
     """
     if "Apache License" not in (bundle / "LICENSE").read_text():
         raise ValueError(f"{bundle / 'LICENSE'} must be the Apache License, as the project's.")
-    path = bundle / "docs/data_license.txt"
-    says_none = NO_WEIGHTS in " ".join(path.read_text().split())
-    weights = find_weights(bundle)
-    if not weights and not says_none:
-        raise ValueError(f"{path} must say that the bundle ships {NO_WEIGHTS}: {bundle / 'models'} holds none.")
+    if not find_weights(bundle) and not says_no_weights(bundle):
+        raise ValueError(
+            f"{bundle / DATA_LICENCE} must say that the bundle ships {NO_WEIGHTS}: {bundle / 'models'} holds none."
+        )
 
 
 def check_paths(bundle: Path) -> None:

@@ -76,6 +76,12 @@ class TestContent:
         for name in ("model.pt", "finetuned/model.pt", "model_last.pt"):
             torch.save({"weight": torch.ones(2)}, bundle / "models" / name)
         torch.save({"epoch": 3}, bundle / "models" / "training_state.pt")
+        with pytest.raises(ValueError, match=r"says that no weights are shipped: state their licence there, or leave"):
+            release("maco", tmp_path, bundles_dir=bundle.parent)
+        package(output_dir=str(tmp_path / "without"), bundles_dir=str(bundle.parent), with_weights=False)
+        with zipfile.ZipFile(next((tmp_path / "without").glob("*.zip"))) as stream:
+            assert not [name for name in stream.namelist() if "/models/" in name]
+        (bundle / "docs" / "data_license.txt").write_text("The weights are under Apache-2.0.")
         path = release("maco", tmp_path, bundles_dir=bundle.parent)
         with zipfile.ZipFile(path) as stream:
             weights = [name for name in stream.namelist() if "/models/" in name]
@@ -155,6 +161,7 @@ class TestRefusals:
     def test_pickled_code_in_weights(self, tmp_path):
         bundle = copy_bundle("maco", tmp_path / "bundles")
         (bundle / "models").mkdir()
+        (bundle / "docs" / "data_license.txt").write_text("The weights are under Apache-2.0.")
         torch.save(torch.nn.Conv2d(1, 1, 1), bundle / "models" / "model.pt")
         with pytest.raises(ValueError, match=r"model\.pt .* cannot be read: .* holds more than weights and numbers"):
             release("maco", tmp_path, bundles_dir=bundle.parent)
@@ -164,6 +171,7 @@ class TestRefusals:
     def test_weights_in_a_wrapper(self, tmp_path):
         bundle = copy_bundle("maco", tmp_path / "bundles")
         (bundle / "models").mkdir()
+        (bundle / "docs" / "data_license.txt").write_text("The weights are under Apache-2.0.")
         torch.save({"state_dict": {"weight": torch.ones(1)}}, bundle / "models" / "model.pt")
         with pytest.raises(ValueError, match="must be a bare state dict"):
             release("maco", tmp_path, bundles_dir=bundle.parent)
