@@ -16,7 +16,7 @@ from ..evaluation.reports import text_table
 from ..files import write_text_atomically
 from .report import Run, find_runs, overview_table, report_page
 from .report.cases import choose_cases, draw_cases, read_scores
-from .report.sections import metric_tables, score_tables
+from .report.sections import domain_means, score_tables
 from .runs import ensure_phantoms, find_bundles, run_bundle
 
 # How each kind is written, and which of its files last.
@@ -118,4 +118,4 @@ def _section(bundle: str, runs: Sequence[Run]) -> str:
     if scored is None:
         return link
     cases = draw_cases(scored, choose_cases(scored, read_scores(scored), NUM_CASES))
-    return "".join([link, "<h3>Scores of the test cases</h3>", score_tables(scored), metric_tables(scored), *cases])
+    return "".join([link, "<h3>Scores of the test cases</h3>", score_tables(scored), domain_means(scored), *cases])

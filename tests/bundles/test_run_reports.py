@@ -65,8 +65,8 @@ class TestMethods:
         small = {"max_epochs": 1, "epoch_length": 2, "num_workers": 0, "num_val_samples": 1}
         run_config("volume_fusion", ["train.json", "small.json"], {**options, **small})
         page = page_of(tmp_path / "run")
-        assert captions(page).count("fused volume") == 3
-        assert captions(page).count("classes to be found") == 3
+        assert captions(page).count("fused volume") == 4
+        assert captions(page).count("classes to be found") == 4
         assert "train loss" in captions(page)
 
     def test_scribbles_pseudo_labels_and_masked_view(self, run_config, tmp_path):
@@ -77,7 +77,7 @@ class TestMethods:
         steps = {"max_epochs": 1, "epoch_length": 2, "batch_size": 2}
         run_config("maco", ["train.json", "small.json"], {**options, **small, **steps})
         page = page_of(tmp_path / "run")
-        for caption in ("image with its annotation", "pseudo label", "masked view", "segmented from it"):
+        for caption in ("image with its annotation", "continuous pseudo label", "masked view", "segmented from it"):
             assert captions(page).count(caption) == 3
 
     def test_prompts_in_the_image_and_the_spectrum(self, run_config, fundus, tmp_path):

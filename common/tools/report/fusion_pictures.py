@@ -12,7 +12,7 @@ from ..pictures import colored, encode, gray
 from .records import Run
 from .replay import Replay
 
-NUM_SAMPLES = 3
+NUM_SAMPLES = 4  # even: the variant `patches` pairs the volumes of a batch
 COLORMAP = "viridis"
 
 

@@ -75,7 +75,7 @@ def _of_case(
     if loss is not None and DISTANCE in batch:
         soft = continuous_pseudo_labels(batch[DISTANCE], loss.tau_mm, normalized=loss.form == "normalized")[0]
         confidence, classes = (_plane(part[None, None]) for part in soft.max(dim=0))
-        yield encode(_painted(pixels, classes.astype(int), 0.8 * confidence, palette[1:])), "pseudo label"
+        yield encode(_painted(pixels, classes.astype(int), 0.8 * confidence, palette[1:])), "continuous pseudo label"
     yield encode(pixels, 1.0, _classes(predictions["pred"]), palette[1:]), "segmented"
     if MASK in predictions:
         hidden = objective.masking.hide(batch["image"], predictions[MASK])  # type: ignore[attr-defined]

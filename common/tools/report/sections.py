@@ -111,7 +111,7 @@ def _parts(run: Run, num_cases: int, recompute: bool) -> Iterator[tuple[str, str
     yield "Training curves", charts(drawn) if drawn else ""
     scores = read_scores(run)
     yield "Scores", score_tables(run)
-    yield "Metrics of the papers", metric_tables(run)
+    yield "Metrics of the papers", domain_means(run) + _case_metrics(run)
     yield "Boxes", _box_tables(run)
     yield "Cases", _case_table(run, scores)
     yield "Adaptation over the stream", "".join(draw_stream(run))
@@ -139,22 +139,25 @@ def score_tables(run: Run) -> str:
     return table(*score_table(summary)) + groups
 
 
-def metric_tables(run: Run) -> str:
+def domain_means(run: Run) -> str:
     """Return the metrics of the papers for photographs of several domains, empty where there are none.
 
     Args:
         run: The run.
     """
     summary = run.content("domains.json")
-    means = table(*domain_table(summary)) if summary else ""
+    return table(*domain_table(summary)) if {"domains", "pooled", "mean_over_domains"} <= set(summary) else ""
+
+
+def _case_metrics(run: Run) -> str:
     rows = numbers(run.rows("metrics.csv"))
-    return means + (_sortable(rows, "Every case") if rows else "")
+    return _sortable(rows, "Every case") if rows else ""
 
 
 def _box_tables(run: Run) -> str:
     summary, rows = run.content("boxes.json"), numbers(run.rows("boxes.csv"))
     means = ""
-    if summary:
+    if isinstance(summary.get("organs"), dict):
         organs: Mapping[str, Mapping[str, Any]] = summary["organs"]
         fields = list(next(iter(organs.values()), {}))
         means = table(["organ", *_titles(fields)], [[name, *(row[f] for f in fields)] for name, row in organs.items()])
