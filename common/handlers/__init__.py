@@ -9,6 +9,7 @@ from .checkpoint import TrainingCheckpoint
 from .domain_metrics import DomainMetrics
 from .progress import LossProgressBar
 from .run_record import RunRecord
+from .shared_buffers import SharedBuffers
 
 __all__ = [
     "AdaptationState",
@@ -20,5 +21,6 @@ __all__ = [
     "DomainReset",
     "LossProgressBar",
     "RunRecord",
+    "SharedBuffers",
     "TrainingCheckpoint",
 ]
