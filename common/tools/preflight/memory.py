@@ -196,6 +196,8 @@ def _add_cache(section: Section, config: RunConfig, scans: Sequence[Scans]) -> N
 
 
 def _gib(count: float) -> str:
+    if count >= 100 * GIB:
+        return f"{count / GIB:,.0f} GiB"
     return f"{count / GIB:.3g} GiB" if count >= GIB / 10 else f"{count / (1 << 20):.3g} MiB"
 
 

@@ -10,7 +10,7 @@ from pydoc import locate
 from typing import Any
 
 from monai.bundle import ConfigComponent
-from monai.bundle.utils import EXPR_KEY, ID_REF_KEY, ID_SEP_KEY, MACRO_KEY, MERGE_KEY
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS, EXPR_KEY, ID_REF_KEY, ID_SEP_KEY, MACRO_KEY, MERGE_KEY
 
 from .run_config import RunConfig, spoken
 from .sections import Section
@@ -31,6 +31,8 @@ def check_overrides(config: RunConfig, tracking: object = None) -> Section:
     """
     section = Section("keys")
     for key, value in config.overrides.items():
+        if key in _tracking_keys(tracking):
+            continue
         problem = _key_problem(config, key) or _value_problem(config.defaults.get(key), key, value)
         if problem:
             section.problems.append(problem)
@@ -45,6 +47,11 @@ def check_overrides(config: RunConfig, tracking: object = None) -> Section:
     names = " + ".join(path.name for path in config.files)
     section.lines.append(f"{names}; {known} of {len(config.overrides)} overrides understood")
     return section
+
+
+def _tracking_keys(tracking: object) -> set[str]:
+    """Keys that `--tracking` adds to the configuration."""
+    return set(DEFAULT_EXP_MGMT_SETTINGS.get(str(tracking), {}).get("configs", {}))
 
 
 def _key_problem(config: RunConfig, key: str) -> str | None:

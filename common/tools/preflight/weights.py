@@ -10,7 +10,7 @@ from torch import nn
 
 from ...handlers import AdaptationState, TrainingCheckpoint
 from ...handlers.checkpoint import STATE_FILE
-from ...weights import load_imagenet_encoder, load_segmenter, load_weights
+from ...weights import inspect_checkpoint, load_imagenet_encoder, load_segmenter, load_weights
 from .run_config import RunConfig
 from .sections import REFUSALS, Section, root_cause
 
@@ -36,7 +36,7 @@ def check_weights(config: RunConfig) -> Section:
             path = Path(config.value(f"{key}#{LOADERS[config.targets[key]]}"))
             loaded = config.value(key)
         except REFUSALS as error:
-            section.problems.append(root_cause(error) + _neighbors(error, config, key))
+            section.problems.append(root_cause(error) + _hint(config, key))
             continue
         count = len(loaded.state_dict()) if isinstance(loaded, nn.Module) else len(loaded.loaded)
         kept = 0 if isinstance(loaded, nn.Module) else len(loaded.kept)
@@ -54,13 +54,13 @@ def _not_finite(config: RunConfig, key: str, loaded: object) -> int:
     return sum(not bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
 
 
-def _neighbors(error: BaseException, config: RunConfig, key: str) -> str:
-    """Name the checkpoints beside one that does not exist."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if not isinstance(error, FileNotFoundError):
-        return ""
+def _hint(config: RunConfig, key: str) -> str:
+    """Say whose weights a file holds, or which checkpoints lie beside one that does not exist."""
     path = Path(str(config.value(f"{key}#{LOADERS[config.targets[key]]}")))
+    if path.is_file():
+        return f" The file holds: {inspect_checkpoint(path).kind}."
+    if path.exists():
+        return ""
     near = sorted(path.parent.glob("*.pt*")) if path.parent.is_dir() else []
     beside = f" There is {', '.join(other.name for other in near[:4])} beside it." if near else ""
     return f"{beside} What is published, and how it is converted: python -m {_package()}.weights list"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -109,7 +110,7 @@ class TestSections:
 
 class TestPatients:
     def patients_of(self, *names, **options):
-        sources = [Source(name, None) for name in names]
+        sources = [Source(name, Path(name)) for name in names]
         return list(find_patients(sources, **options).values())
 
     def test_default_rule(self):
