@@ -145,7 +145,7 @@ def vendored_modules(common: Path) -> list[Path]:
         path.relative_to(common)
         for path in common.rglob("*")
         if path.is_file()
-        and path.suffix in {".py", ".json", ".typed"}
-        and "__pycache__" not in path.parts
+        and path.suffix != ".pyc"
+        and not path.name.startswith(".")
         and path.relative_to(common).parts[0] not in LEFT_OUT
     )
