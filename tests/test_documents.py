@@ -35,7 +35,7 @@ TESTED = list(find_tested())
 
 
 def commands(document):
-    for block in re.findall(r"```\n(.*?)```", document.read_text(), flags=re.DOTALL):
+    for block in re.findall(r"^```\w*\n(.*?)^```$", document.read_text(), flags=re.DOTALL | re.MULTILINE):
         yield from block.replace("\\\n", " ").splitlines()
 
 
@@ -53,6 +53,8 @@ def test_bundle_commands_name_configurations_that_are_tested(document):
         files = re.findall(r"'([^']+\.json)'", line)
         assert files, line
         if all("/" not in name for name in files):  # a page that shows how, not which
+            continue
+        if document.parent.name == "docs" and "/path/" in line:  # test_sessions.py checks each option of these
             continue
         assert all((REPOSITORY / name).is_file() for name in files), line
         assert [Path(name).name for name in files] in TESTED, line

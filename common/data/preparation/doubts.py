@@ -45,7 +45,7 @@ def find_doubts(
         yield f"the same image {len(group)} times: {_some(group)}{remark}. Remove all but one."
     yield from _odd_ones(facts, "modality", "different kinds of images", "train one network on one kind")
     yield from _odd_ones(
-        facts, "slice_axis", "slices in different directions", "see whether axes were swapped when they were converted"
+        facts, "slice_axis", "slices along different axes", "see whether axes were swapped when they were converted"
     )
     interpolated = [case for case in facts if case.border_values]
     if interpolated:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import aff2axcodes
 from scipy import ndimage
 
 from ..readers import Volume, is_dicom_folder, load_itk, read_volume
@@ -25,7 +24,7 @@ MAX_RARE = 0.25
 MIN_BETWEEN = 0.9
 MAX_LABEL_VALUES = 300
 MODALITY_TAG = "0008|0060"
-AXES = {"L": "left-right", "R": "left-right", "A": "front-back", "P": "front-back", "S": "head-foot", "I": "head-foot"}
+ORDINALS = ("first", "second", "third")
 
 
 @dataclass
@@ -37,7 +36,7 @@ class CaseFacts:
         modality: "CT", "MR" and so on where DICOM says it; "CT", "color" or "not CT" as its values look.
         digest: Hash of the values of the image; equal for copies under other names.
         shape: Size per spatial axis.
-        slice_axis: Anatomical direction in which voxels are longest, "" where they are about as long in all.
+        slice_axis: Axis along which voxels are longest, "" where they are about as long along all.
         label_values: Values in the label.
         border_values: Values of the label that lie on nothing but borders between others.
         picture: Small picture of the case. Shape (height, width, 3), uint8.
@@ -123,5 +122,4 @@ def _slice_axis(volume: Volume) -> str:
     spacing = volume.spacing_mm
     if volume.affine is None or spacing is None or max(spacing) < 1.5 * sorted(spacing)[-2]:
         return ""
-    code = aff2axcodes(volume.affine)[int(np.argmax(spacing))]
-    return AXES.get(str(code), "oblique")
+    return f"the {ORDINALS[int(np.argmax(spacing))]} axis"

@@ -211,7 +211,7 @@ class TestDoubts:
                 data = np.asarray(nib.load(path).dataobj)
                 save_nifti(path, data, turned if number == 2 else np.diag([-2.0, -2.0, 6.0, 1.0]))
         run(tmp_path)
-        assert "slices in different directions: head-foot in 2 cases, but left-right in p2" in caplog.text
+        assert "slices along different axes: the third axis in 2 cases, but the first axis in p2" in caplog.text
 
     def test_swapped_axes_of_a_label(self, scans):
         path = scans / "labels" / "patient000_frame00.nii.gz"
