@@ -128,5 +128,5 @@ class TestEveryConfiguration:
         options |= {"dataset_dir": str(data["torso"]), "medlam_path": "nowhere.pt"}
         with pytest.raises(ValueError, match=r"nowhere\.pt does not exist"):
             run_check("medlsam", ["inference"], tmp_path, caplog, **options)
-        with pytest.raises(ValueError, match=r"--serch is no key of this configuration\. Did you mean --search"):
-            run_check("medlsam", ["inference"], tmp_path, caplog, **{**options, "localization#serch": "fast"})
+        with pytest.raises(ValueError, match=r"--searching is no key of this configuration\. Did you mean --search"):
+            run_check("medlsam", ["inference"], tmp_path, caplog, **{**options, "localization#searching": "fast"})
