@@ -18,6 +18,8 @@ BLOCK = re.compile(r"^```(text)?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 # Files of the reader, which no test has.
 ELSEWHERE = "/path/"
 MARK = "=== command ==="
+# What a log puts before each line.
+TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ - ")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -88,9 +90,9 @@ def _run_commands() -> None:
 
 
 def comparable(text: str, folder: Path) -> list[str]:
-    """Lines without what differs from run to run: numbers, widths of columns, folders."""
+    """Lines without what differs from run to run: times, numbers, widths of columns, folders."""
     text = text.replace(f"{folder}/", "").replace(f"{REPOSITORY}/", "")
-    return [" ".join(NUMBER.sub("#", line).split()) for line in text.splitlines()]
+    return [" ".join(NUMBER.sub("#", TIME.sub("", line)).split()) for line in text.splitlines()]
 
 
 if __name__ == "__main__":
