@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ckpt_export, create_workflow, verify_net_in_out
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet
 from monai.transforms import Compose
@@ -300,73 +300,7 @@ class TestBadInput:
         assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
-class TestContract:
-    def test_workflows_have_the_properties_that_monai_asks_for(self, hearts, trained):
-        weights = {"ckpt_path": str(trained / "model.pt"), "features": FEATURES}
-        for kind, configs, overrides in (("train", TRAIN, {}), ("inference", INFER, weights)):
-            workflow = create_workflow(
-                config_file=[str(CONFIGS / name) for name in configs],
-                meta_file=str(CONFIGS / "metadata.json"),
-                workflow_type=kind,
-                dataset_dir=str(hearts),
-                **overrides,
-            )
-            assert not workflow.check_properties()
-
-    def test_network_takes_and_gives_what_the_metadata_says(self):
-        verify_net_in_out(
-            net_id="network_def",
-            meta_file=str(CONFIGS / "metadata.json"),
-            config_file=[str(CONFIGS / "inference.json"), str(CONFIGS / "small.json")],
-            device="cpu",
-            p=1,
-            n=2,
-            any=16,
-        )
-
-    def test_export_to_torchscript_gives_the_same_output(self, trained, tmp_path):
-        ckpt_export(
-            net_id="network_def",
-            filepath=str(tmp_path / "model.ts"),
-            ckpt_file=str(trained / "model.pt"),
-            meta_file=str(CONFIGS / "metadata.json"),
-            config_file=[str(CONFIGS / "inference.json"), str(CONFIGS / "small.json")],
-            features=FEATURES,
-        )
-        network = make_network().eval()
-        network.load_state_dict(torch.load(trained / "model.pt", weights_only=True))
-        image = torch.rand(1, 1, 40, 33)
-        with torch.no_grad():
-            torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(image), network(image))
-
-    def test_no_expression_is_longer_than_80_characters(self):
-        for path in sorted(CONFIGS.glob("*.json")):
-            for text in strings_of(json.loads(path.read_text())):
-                assert not text.startswith("$") or len(text) <= 80, f"{path.name}: {text}"
-
-    def test_every_top_level_key_is_used(self):
-        """A key that exists is used: none in a configuration is dead, and none in an overlay changes nothing."""
-        reserved = {"imports", "bundle_root", "initialize", "run", "finalize", "train", "validate"}
-        overlays = ("volumes.json", "scribble_validation.json", "multi_gpu_train.json")
-        for configs in (
-            ["train.json"],
-            ["inference.json"],
-            EVALUATE[::2],
-            *(["train.json", name] for name in overlays),
-        ):
-            merged = {}
-            for name in configs:
-                own = json.loads((CONFIGS / name).read_text())
-                merged |= own
-            texts = " ".join(text for value in merged.values() for text in strings_of(value))
-            names = {key.lstrip("+").split("#")[0] for key in own} - reserved
-            assert {name for name in names if not re.search(rf"@{name}\b", texts)} == set(), configs
-
-    def test_runs_from_any_folder_and_a_wrong_data_folder_says_so(self, tmp_path):
-        done = run_in_a_process(["train.json"], {"dataset_dir": str(tmp_path / "nothing here")}, cwd=tmp_path)
-        assert done.returncode != 0
-        assert "nothing here: must be a directory; found nothing. Remedy: set dataset_dir" in done.stderr
-
+class TestSeveralProcesses:
     @pytest.mark.parametrize("method", ["maco", "dmpls"])
     def test_several_processes_train_together(self, hearts, tmp_path, method):
         overrides = options(hearts, tmp_path, epoch_length=2, method=f"@methods#{method}")
@@ -374,15 +308,3 @@ class TestContract:
         done = run_in_a_process([*TRAIN, "multi_gpu_train.json"], overrides, launcher)
         assert done.returncode == 0, done.stderr[-2000:]
         make_network().load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
-
-
-def strings_of(value):
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            yield key
-            yield from strings_of(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            yield from strings_of(entry)
-    elif isinstance(value, str):
-        yield value

@@ -12,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import create_workflow, verify_net_in_out
 
 from common.data import load_datalist
 from common.data.boxes import boxes_file, read_boxes
@@ -194,30 +193,6 @@ class TestBadInput:
         message = refusal(run_config, overrides(torso, tmp_path / "sam.pth", tmp_path))
         assert "sam.pth" in message
         assert "MedLAM" in message
-
-
-class TestContract:
-    def test_workflows_have_the_properties_that_monai_asks_for(self, torso, weights, tmp_path):
-        for kind, configs, options in (
-            ("train", TRAIN, {**TINY, "dataset_dir": str(torso), "val_fraction": 0.3}),
-            ("inference", LOCALIZE, overrides(torso, weights, tmp_path)),
-        ):
-            workflow = create_workflow(
-                config_file=[str(CONFIGS / name) for name in configs],
-                meta_file=str(CONFIGS / "metadata.json"),
-                workflow_type=kind,
-                **options,
-            )
-            assert not workflow.check_properties()
-
-    def test_network_takes_and_gives_what_the_metadata_says(self):
-        verify_net_in_out(
-            net_id="network_def",
-            meta_file=str(CONFIGS / "metadata.json"),
-            config_file=[str(CONFIGS / "localize.json")],
-            device="cpu",
-            base_channels=2,
-        )
 
 
 def refusal(run_config, options):

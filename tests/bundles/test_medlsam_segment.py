@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -243,39 +242,9 @@ class TestRefusals:
         assert "need label_names" in messages_of(caught.value)
 
 
-class TestContract:
-    def test_no_expression_is_longer_than_80_characters(self):
-        for name in (*TINY_SAM, *EVALUATE):
-            for text in strings_of(json.loads((CONFIGS / name).read_text())):
-                assert not text.startswith("$") or len(text) <= 80, f"{name}: {text}"
-
-    @pytest.mark.parametrize("configs", [FINETUNE, TINY_SAM, INFER, EVALUATE], ids=lambda names: names[-1])
-    def test_every_top_level_key_is_used(self, configs):
-        reserved = {"imports", "bundle_root", "initialize", "run", "finalize", "train", "validate"}
-        merged = {}
-        for name in configs:
-            own = json.loads((CONFIGS / name).read_text())
-            merged |= own
-        texts = " ".join(text for value in merged.values() for text in strings_of(value))
-        names = {key.lstrip("+").split("#")[0] for key in own} - reserved
-        assert {name for name in names if not re.search(rf"@{name}\b", texts)} == set()
-
-
 def messages_of(error):
     texts = []
     while error is not None:
         texts.append(str(error))
         error = error.__cause__ or error.__context__
     return "\n".join(texts)
-
-
-def strings_of(value):
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            yield key
-            yield from strings_of(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            yield from strings_of(entry)
-    elif isinstance(value, str):
-        yield value
