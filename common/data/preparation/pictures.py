@@ -52,9 +52,9 @@ def draw_planes(volume: Volume, label: Volume | None) -> np.ndarray:
     shown = _range(values)
     panels = []
     for axis in (2, 1, 0):
-        # rows from head to foot, or from front to back
-        plane = np.flip(np.take(values, middle[axis], axis).T, 0)
-        part = None if mask is None else np.flip(np.take(mask, middle[axis], axis).T, 0)
+        # head or front above, the patient's right at the left, as radiologists look at it
+        plane = np.flip(np.take(values, middle[axis], axis).T)
+        part = None if mask is None else np.flip(np.take(mask, middle[axis], axis).T)
         width, height = (spacing[a] * values.shape[a] for a in range(3) if a != axis)
         panels.append(_panel(plane, part, (width, height), shown))
     return np.concatenate(panels, axis=1)
@@ -114,6 +114,6 @@ def write_overview(
     page.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Cases</title>'
         f'<meta name="viewport" content="width=device-width"><style>{style}</style></head><body>'
-        f"<h1>{len(figures)} cases</h1><ul>{listed}</ul><main>{''.join(figures)}</main></body></html>\n"
+        f"<h1>{len(figures)} cases</h1><p>The patient's right is at the left.</p><ul>{listed}</ul><main>{''.join(figures)}</main></body></html>\n"
     )
     return page
