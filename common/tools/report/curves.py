@@ -114,7 +114,7 @@ def _axes(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.4, 2.6), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(title, fontsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=8)
     axes.yaxis.get_offset_text().set_fontsize(7)
     axes.grid(alpha=0.4)

@@ -31,7 +31,7 @@ METHODS = (
     Method("FusionPrepareBatch", "What pretraining sees", draw_fusion),
     Method("VPTTAInferer", "Prompts", draw_prompts),
     Method("LocalizationInferer", "Localization", draw_localization),
-    Method("ScribbleObjective", "What training from scribbles sees", draw_scribbles),
+    Method("ScribbleObjective", "What training sees", draw_scribbles),
 )
 
 

@@ -24,7 +24,7 @@ HERE: Mapping[str, Any] = {
     "check_data": False,
 }
 # What a configuration raises whose files have moved: MONAI wraps some of it in RuntimeError.
-REPLAY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError)
+REPLAY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError)
 
 
 class Replay:

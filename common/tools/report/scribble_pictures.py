@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -48,11 +49,7 @@ def draw_scribbles(run: Run, replay: Replay) -> Iterator[str]:
     num_classes = int(run.settings["num_classes"])
     names = list(load_label_names(run.settings["dataset_dir"], num_classes).values())
     palette = [mpl.colors.to_rgb(color) for color in (BACKGROUND, *structure_colors(names).values())]
-    yield (
-        "<p>Slices of the training, turned and scaled at random as in it. A pseudo label fades with the distance to "
-        "the strokes; where it says background, nothing is painted. The masked view hides patches, and the network has "
-        "to say the same of both views.</p>"
-    )
+    yield f"<p>{' '.join(_sentences(objective))}</p>"
     yield legend({"background (strokes only)": BACKGROUND, **structure_colors(names)})
     for k in range(len(items)):
         inputs, outputs = ({name: x[k : k + 1] for name, x in part.items()} for part in (batch, predictions))
@@ -60,25 +57,35 @@ def draw_scribbles(run: Run, replay: Replay) -> Iterator[str]:
         yield panels(pictures, len(pictures), 3)
 
 
+def _sentences(objective: Any) -> Iterator[str]:
+    yield "Slices of the training, turned and scaled at random as in it."
+    if objective.pseudo_label_loss is not None:
+        yield "A pseudo label fades with the distance to the strokes; where it says background, nothing is painted."
+    if objective.masking is not None:
+        yield "The masked view hides patches, and the network has to say the same of both views."
+
+
 def _of_case(
-    objective: object,
+    objective: Any,
     batch: dict[str, torch.Tensor],
     predictions: dict[str, torch.Tensor],
     palette: list[tuple[float, float, float]],
 ) -> Iterator[tuple[bytes, str]]:
     image = _plane(batch["image"])
-    strokes = _plane(batch[objective.annotation]).astype(int)  # type: ignore[attr-defined]
+    strokes = _plane(batch[objective.annotation]).astype(int)
     pixels = gray(image, 0, 1)
-    drawn = np.where(strokes == UNLABELLED, 0, strokes + 1)
+    # a stroke of background is something; in a whole label map background is the rest
+    is_drawn = (strokes != UNLABELLED) & ((strokes > 0) | (objective.annotation == "scribble"))
+    drawn = np.where(is_drawn, strokes + 1, 0)
     yield encode(_painted(pixels, drawn, np.ones(drawn.shape), palette), smooth=False), "image with its annotation"
-    loss = objective.pseudo_label_loss  # type: ignore[attr-defined]
+    loss = objective.pseudo_label_loss
     if loss is not None and DISTANCE in batch:
         soft = continuous_pseudo_labels(batch[DISTANCE], loss.tau_mm, normalized=loss.form == "normalized")[0]
         confidence, classes = (_plane(part[None, None]) for part in soft.max(dim=0))
         yield encode(_painted(pixels, classes.astype(int), 0.8 * confidence, palette[1:])), "continuous pseudo label"
     yield encode(pixels, 1.0, _classes(predictions["pred"]), palette[1:]), "segmented"
     if MASK in predictions:
-        hidden = objective.masking.hide(batch["image"], predictions[MASK])  # type: ignore[attr-defined]
+        hidden = objective.masking.hide(batch["image"], predictions[MASK])
         masked = gray(_plane(hidden), 0, 1)
         yield encode(masked, smooth=False), "masked view"
         yield encode(masked, 1.0, _classes(predictions[MASKED]), palette[1:]), "segmented from it"
