@@ -114,6 +114,7 @@ def write_overview(
     page.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Cases</title>'
         f'<meta name="viewport" content="width=device-width"><style>{style}</style></head><body>'
-        f"<h1>{len(figures)} cases</h1><p>The patient's right is at the left.</p><ul>{listed}</ul><main>{''.join(figures)}</main></body></html>\n"
+        f"<h1>{len(figures)} cases</h1><p>The patient's right is at the left.</p>"
+        f"<ul>{listed}</ul><main>{''.join(figures)}</main></body></html>\n"
     )
     return page
