@@ -231,7 +231,7 @@ class TestMemory:
     def test_imitation_counts_what_real_tensors_take(self):
         network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
         image = torch.rand(2, 1, 32, 32)
-        with _LiveBytes() as live:
+        with _LiveBytes([*network.parameters(), *network.buffers(), image]) as live:
             _imitated_loss(network(image)).backward()
         estimated = training_bytes(network, [image], states_per_parameter=0)[0]
         weights = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
@@ -242,7 +242,7 @@ class TestMemory:
         before = [parameter.clone() for parameter in network.parameters()]
         one, two = (training_bytes(network, [torch.empty(n, 1, 64, 64)])[0] for n in (1, 2))
         assert 1.5 * one < two < 2.1 * one
-        assert training_bytes(network, [torch.empty(1, 1, 64, 64)], num_passes=2)[0] > 1.5 * one
+        assert training_bytes(network, [torch.empty(1, 1, 64, 64)], num_passes=2)[0] > 1.3 * one
         assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
         assert next(network.parameters()).device.type == "cpu"
 
@@ -252,19 +252,19 @@ class TestMemory:
         assert inference_bytes(network, [image], with_gradient=True)[0] > 1.5 * inference_bytes(network, [image])[0]
 
     def test_what_does_not_fit_is_refused_with_advice(self, torso_check, monkeypatch):
-        small = Capacity("CPU", 150 << 20, 160 << 20)
+        small = Capacity("CPU", 100 << 20, 110 << 20)
         monkeypatch.setattr("common.tools.preflight.memory.device_capacity", lambda device: small)
-        with pytest.raises(ValueError, match=r"150 MiB are free on CPU. Lower batch_size \(now 2\) or roi_size"):
+        with pytest.raises(ValueError, match=r"100 MiB are free on CPU. Lower batch_size \(now 2\) or roi_size"):
             torso_check()
 
     def test_what_hardly_fits_is_a_warning(self, torso_check, monkeypatch):
-        tight = Capacity("CPU", 190 << 20, 8 << 30)
+        tight = Capacity("CPU", 170 << 20, 8 << 30)
         monkeypatch.setattr("common.tools.preflight.memory.device_capacity", lambda device: tight)
         assert "WARNING: a training step needs about" in torso_check()
 
     def test_a_size_that_the_network_refuses(self, torso_check):
         with pytest.raises(ValueError, match="The network cannot take one iteration of this size"):
-            torso_check(roi_size=[25, 50, 50])
+            torso_check(roi_size=[24, 48])
 
     def test_scans_that_are_kept(self, torso_check, monkeypatch):
         tiny = Capacity("CPU", 1 << 10, 1 << 34)

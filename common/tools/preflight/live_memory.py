@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +16,18 @@ __all__ = ["inference_bytes", "training_bytes"]
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Count what operations allocate, from their first use to the moment that nothing refers to it anymore."""
+    """Count what operations allocate, from their first use to the moment that nothing refers to it anymore.
 
-    def __init__(self) -> None:
+    Args:
+        existing: Tensors that were there before; views of them allocate nothing.
+    """
+
+    def __init__(self, existing: Iterable[torch.Tensor]) -> None:
         super().__init__()
         self.peak = 0
         self._live: dict[int, int] = {}
+        # held, so that no other storage can get the id of one of them
+        self._existing = {id(storage): storage for storage in (tensor.untyped_storage() for tensor in existing)}
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
@@ -36,7 +42,7 @@ class _LiveBytes(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = id(storage)
-        if key not in self._live:
+        if key not in self._live and key not in self._existing:
             self._live[key] = storage.nbytes()
             weakref.finalize(storage, self._live.pop, key, None)
 
@@ -65,7 +71,7 @@ def training_bytes(
     """
     imitation, arguments = _imitate(network, inputs)
     imitation.train()
-    with _LiveBytes() as live:
+    with _LiveBytes(_tensors(imitation, arguments)) as live:
         losses = [_imitated_loss(imitation(*arguments)) for _ in range(num_passes)]
         torch.stack(losses).sum().backward()
     trained = sum(p.numel() * p.element_size() for p in imitation.parameters() if p.requires_grad)
@@ -87,7 +93,7 @@ def inference_bytes(network: nn.Module, inputs: Sequence[torch.Tensor], with_gra
     imitation, arguments = _imitate(network, inputs)
     imitation.eval()
     fixed = _stored_bytes(imitation)
-    with _LiveBytes() as live:
+    with _LiveBytes(_tensors(imitation, arguments)) as live:
         if with_gradient:
             arguments[0].requires_grad_()
             _imitated_loss(imitation(*arguments)).backward()
@@ -108,6 +114,10 @@ def _imitated_loss(output: Any) -> torch.Tensor:
     maps = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
     terms = [(m.float().softmax(1) * torch.zeros_like(m) if m.dim() > 2 else m.float()).sum() for m in maps]
     return torch.stack(terms).sum()
+
+
+def _tensors(network: nn.Module, arguments: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [*network.parameters(), *network.buffers(), *arguments]
 
 
 def _stored_bytes(network: nn.Module) -> int:

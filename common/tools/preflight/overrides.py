@@ -81,7 +81,7 @@ def _key_problem(config: RunConfig, key: str) -> str | None:
         accepted = _accepted(content)
         if name in COMPONENT_KEYS or accepted is None or name in accepted:
             return None
-        siblings = [*accepted, *content]
+        siblings = [*accepted, *(config.defaults.get(parent) or ())]
         where = f"is neither in {spoken(parent)} nor an argument of its class"
         if not ConfigComponent.is_instantiable(content):
             if config.is_reached(key):

@@ -44,8 +44,8 @@ class RunConfig:
         self.defaults, self.parser = (self._read() for _ in range(2))
         self.overrides = {ReferenceResolver.normalize_id(str(key)): value for key, value in overrides.items()}
         for key, value in self.overrides.items():
-            parent, _, _ = key.rpartition(ID_SEP_KEY)
-            if not parent or isinstance(self.parser.get(parent), (dict, list)):
+            parent = key.rpartition(ID_SEP_KEY)[0]
+            if not parent or key in self.parser or isinstance(self.parser.get(parent), dict):
                 self.parser[key] = value
         self.parser.parse()
         self._children: dict[str, list[str]] = defaultdict(list)
