@@ -30,7 +30,7 @@ format: $(READY) ## Format code and bundle JSON in place
 lint: $(READY) ## Check style, spelling and the form of the bundle JSON
 	$(BIN)/ruff check common tests
 	$(BIN)/ruff format --check common tests
-	$(BIN)/codespell common tests bundles README.md CONTRIBUTING.md CHANGELOG.md
+	$(BIN)/codespell common tests bundles docs README.md CONTRIBUTING.md CHANGELOG.md
 	$(BIN)/python -m common.tools format_json --check
 
 types: $(READY) ## Check types in common/
