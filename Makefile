@@ -60,7 +60,7 @@ bench-adaptation: $(READY) ## Does adaptation pay? Five methods, two protocols, 
 bench-localization: $(READY) ## Boxes from one and from three templates, regression alone and with search, SEEDS seeds
 	$(BIN)/python -m common.tools bench_localization --seeds $(SEEDS)
 
-bench-maco: $(READY) ## Scribbles against full labels: seven methods, four amounts of scribbles, SEEDS seeds
+bench-maco: $(READY) ## Scribbles against full labels: eight methods, four amounts of scribbles, SEEDS seeds
 	$(BIN)/python -m common.tools bench_maco --seeds $(SEEDS)
 
 demo: $(READY) ## Phantoms, then every bundle (or one: B=name) through its real JSON, then a report with pictures

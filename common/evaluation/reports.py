@@ -71,7 +71,7 @@ def _score_sections(
     counts = f"{summary['num_cases']} cases, {len(summary['structures'])} structures"
     yield f"<p>{counts}, distances in {summary['distance_unit']}.</p>"
     if missing:
-        yield warning(f"{len(missing)} cases lack predictions, which score the worst value: {', '.join(missing)}.")
+        yield warning(f"Without a prediction, and scored with the worst value: {', '.join(missing)}.")
     if summary["extra_predictions"]:
         yield warning(f"Not scored, for want of a reference: {', '.join(summary['extra_predictions'])}.")
     metrics = list(scores.values)
