@@ -89,7 +89,7 @@ def test_a_missing_prediction_scores_the_worst_value_and_fails(folders, label_fi
     assert summary["missing_predictions"] == {"a": ["liver", "spleen"]}
     assert summary["structures"]["liver"]["dice"]["mean"] == pytest.approx((0 + 5 / 6 + 4 / 6) / 3)
     page = (folders / "out" / "report.html").read_text()
-    assert "1 cases lack predictions, which score the worst value: a." in page
+    assert "Without a prediction, and scored with the worst value: a." in page
 
 
 def test_a_missing_structure_of_a_folder_is_a_missing_prediction(folders, label_file, label_map, write):
