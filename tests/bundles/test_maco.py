@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common.data import DatasetError
 from common.data.phantoms import write_heart_phantoms
-from common.tools.runs import bundle_command
 from tests.bundles.conftest import BUNDLES
 
 BUNDLE = "maco"
@@ -44,14 +40,6 @@ def scalars(folder, tag):
     accumulator = EventAccumulator(str(folder))
     accumulator.Reload()
     return [event.value for event in accumulator.Scalars(tag)]
-
-
-def run_in_a_process(configs, overrides, launcher=(sys.executable,), **options):
-    command = bundle_command(BUNDLES[BUNDLE], configs, overrides)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*launcher, *command[1:]], capture_output=True, text=True, check=False, env=environment, **options
-    )
 
 
 @pytest.fixture(scope="module")
@@ -302,9 +290,7 @@ class TestBadInput:
 
 class TestSeveralProcesses:
     @pytest.mark.parametrize("method", ["maco", "dmpls"])
-    def test_several_processes_train_together(self, hearts, tmp_path, method):
+    def test_several_processes_train_together(self, run_two_processes, hearts, tmp_path, method):
         overrides = options(hearts, tmp_path, epoch_length=2, method=f"@methods#{method}")
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        done = run_in_a_process([*TRAIN, "multi_gpu_train.json"], overrides, launcher)
-        assert done.returncode == 0, done.stderr[-2000:]
+        run_two_processes(BUNDLE, [*TRAIN, "multi_gpu_train.json"], overrides)
         make_network().load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +15,6 @@ from common.data.boxes import boxes_file, read_boxes
 from common.data.extreme_points import extreme_points_of_mask, write_extreme_points
 from common.data.phantoms.torso_anatomy import TORSO_LABELS
 from common.networks import MedLAM
-from common.tools.runs import bundle_command
 from tests.bundles.conftest import BUNDLES
 
 BUNDLE = "medlsam"
@@ -67,19 +63,10 @@ class TestTraining:
         assert set(state["generators"]) == {"pairs", "sampler"}
 
     @pytest.mark.slow
-    def test_several_processes_train_together(self, torso, tmp_path):
+    def test_several_processes_train_together(self, run_two_processes, torso, tmp_path):
         options = {**TINY, "dataset_dir": str(torso), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
         options |= {"max_epochs": 1, "epoch_length": 2, "num_val_samples": 2, "val_fraction": 0.3}
-        command = bundle_command(BUNDLES[BUNDLE], [*TRAIN, "multi_gpu_train.json"], options)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        done = subprocess.run(
-            launcher + command[1:],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        run_two_processes(BUNDLE, [*TRAIN, "multi_gpu_train.json"], options)
         network().load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
 
 

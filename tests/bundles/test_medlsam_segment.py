@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import nibabel as nib
@@ -18,7 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.data.boxes import boxes_file, boxes_of_labels, read_boxes, write_boxes
 from common.networks import MedLAM, SamSegmenter
 from common.networks.promptable import VARIANTS
-from common.tools.runs import bundle_command
 from common.weights import load_segmenter
 from tests.bundles.conftest import BUNDLES
 
@@ -102,22 +98,13 @@ class TestTraining:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("overlay", ["tiny_sam.json", None])
-    def test_several_processes_train_together(self, torso, trained, tmp_path, overlay):
+    def test_several_processes_train_together(self, run_two_processes, torso, trained, tmp_path, overlay):
         """The whole network, and the decoder of given weights alone."""
         overrides = {"dataset_dir": str(torso), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
         overrides |= {"num_workers": 0, "max_epochs": 1, "epoch_length": 2, "cache_dir": str(tmp_path / "slices")}
         overrides |= {"architecture": SMALL} if overlay else {"sam_path": str(trained / "model.pt")}
         configs = ["finetune_sam.json", *([overlay] if overlay else []), "multi_gpu_finetune_sam.json"]
-        command = bundle_command(BUNDLES[BUNDLE], configs, overrides)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        done = subprocess.run(
-            launcher + command[1:],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        run_two_processes(BUNDLE, configs, overrides)
         new = load_segmenter(tmp_path / "model.pt", "medsam").state_dict()
         old = load_segmenter(trained / "model.pt", "medsam").state_dict()
         assert old.keys() == new.keys()

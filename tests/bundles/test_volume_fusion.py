@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +15,6 @@ from monai.transforms import LoadImage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.networks import FMUNet, PCTNet
-from common.tools.runs import bundle_command
 from tests.bundles.conftest import BUNDLES
 
 BUNDLE = "volume_fusion"
@@ -223,23 +219,14 @@ class TestRealScans:
 
 class TestSeveralProcesses:
     @pytest.mark.parametrize("phase", ["pretrain", "finetune"])
-    def test_several_processes_train_together(self, torso, pretrained, tmp_path, phase):
+    def test_several_processes_train_together(self, run_two_processes, torso, pretrained, tmp_path, phase):
         overrides = {"dataset_dir": str(torso), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
         overrides |= {"max_epochs": 1, "epoch_length": 2, "batch_size": 1}
         if phase == "pretrain":
             configs, overrides = PRETRAIN, {**TINY_TRAIN, **overrides, "num_val_samples": 3}
         else:  # one validation case for two processes
             configs, overrides = FINETUNE, {**TINY_TUNE, **overrides, "pretrained_path": str(pretrained / "model.pt")}
-        command = bundle_command(BUNDLES[BUNDLE], [*configs, "multi_gpu_train.json"], overrides)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        done = subprocess.run(
-            launcher + command[1:],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert bool(re.search(r"Loaded \d+ of 146 tensors of FMUNet", done.stdout)) == (phase == "finetune")
+        printed = run_two_processes(BUNDLE, [*configs, "multi_gpu_train.json"], overrides)
+        assert bool(re.search(r"Loaded \d+ of 146 tensors of FMUNet", printed)) == (phase == "finetune")
         network = FMUNet(out_channels=5 if phase == "pretrain" else 13, feature_channels=CHANNELS, resolution_mode=1)
         network.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))

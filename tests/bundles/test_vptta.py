@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -144,19 +143,10 @@ class TestTraining:
             assert ((item["image"][:1] > 0.5) != (item["label"] > 0.5)).float().mean() < 0.05
         assert moved > 15
 
-    def test_several_processes_train_together(self, fundus, tmp_path):
+    def test_several_processes_train_together(self, run_two_processes, fundus, tmp_path):
         overrides = {**TINY, "dataset_dir": str(fundus / "domain_a"), "ckpt_dir": str(tmp_path)}
         overrides |= {"output_dir": str(tmp_path), "max_epochs": 1, "epoch_length": 2, "batch_size": 2}
-        command = bundle_command(BUNDLES["vptta"], [*TRAIN, "multi_gpu_train.json"], overrides)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        done = subprocess.run(
-            launcher + command[1:],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        run_two_processes("vptta", [*TRAIN, "multi_gpu_train.json"], overrides)
         UNet(**NETWORK).load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
 
 
