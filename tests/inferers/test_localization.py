@@ -151,9 +151,8 @@ class TestTemplates:
         for ours, expected in zip(two[0].maps, one[0].maps, strict=True):
             torch.testing.assert_close(ours, expected)
         # 3 but for voxels at which no channel is active
-        assert (one[0].best_similarity(3) > 2.5).all()
-        assert (one[0].best_similarity(3) < 3.001).all()
-        assert (one[0].best_similarity(2) < 2.001).all()
+        assert (one[0].best_similarity() > 2.5).all()
+        assert (one[0].best_similarity() < 3.001).all()
 
     def test_cache_is_used_and_knows_what_changed(self, network, datalist, tmp_path, caplog):
         def refuse(_):
@@ -171,17 +170,23 @@ class TestTemplates:
 
 
 class TestSearch:
-    def test_support_as_query_is_found_exactly(self, network, scan, templates):
-        inferer = LocalizationInferer(templates, num_starts=2)
+    @pytest.mark.parametrize("search", ["exact", "fast"])
+    def test_support_as_query_is_found(self, network, scan, templates, search):
+        """Exactly; the fast search puts neighbors into one patch, which has other features by its normalization."""
+        inferer = LocalizationInferer(templates, num_starts=2, search=search)
         volume = torch.from_numpy(scan[0])[None]
-        truth = [np.array([[5.5, 4.5, 7.5], [14.5, 12.5, 19.5]]), np.array([[9.5, 13.5, 3.5], [17.5, 17.5, 8.5]])]
+        truth = [[5.5, 4.5, 7.5, 14.5, 12.5, 19.5], [9.5, 13.5, 3.5, 17.5, 17.5, 8.5]]
         # a window that is centered on the truth: a patch elsewhere has other features, by its normalization
         inferer._expect = lambda *_: torch.cat([_centers(scan[1] == label) for label in (1, 2)])
         with torch.inference_mode():
             found = inferer.locate(volume, network)
-        for points, expected in zip(found, truth, strict=True):
-            np.testing.assert_allclose(diagonal(points.voxels[0].numpy()), expected.ravel(), atol=1e-4)
-            torch.testing.assert_close(points.similarity, torch.ones(1, 6))
+        error = np.abs([diagonal(points.voxels[0].numpy()) for points in found] - np.array(truth))
+        if search == "exact":
+            assert error.max() < 1e-4
+            for points in found:
+                torch.testing.assert_close(points.similarity, torch.ones(1, 6))
+        else:
+            assert (error <= 2).mean() >= 0.8
 
     def test_same_points_as_an_exhaustive_reference(self, network, scan, templates):
         volume = torch.from_numpy(scan[0])[None]

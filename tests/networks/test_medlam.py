@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from common.networks import MedLAM
 
@@ -40,6 +41,23 @@ def test_coarse_scales_alone_are_the_same(network):
         assert len(coarse) == num_scales
         for ours, expected in zip(coarse, full, strict=False):
             torch.testing.assert_close(ours, expected)
+
+
+@torch.inference_mode()
+def test_blocks_of_the_finest_scale(network):
+    """In a corner, where the padding shows, within, and at the far end."""
+    patch = F.avg_pool3d(torch.rand(1, 1, 16, 32, 48), 3, 1, 1)
+    encoded = network.encode(patch)
+    maps = network.decode(encoded)
+    lows = torch.tensor([[0, 0, 0], [3, 9, 20], [8, 24, 40]])
+    blocks = network.finest_blocks(encoded, maps[1], lows, 8)
+    assert blocks.shape == (3, 8, 8, 8, 8)
+    for block, (z, y, x) in zip(blocks, lows.tolist(), strict=True):
+        cosine = F.cosine_similarity(block, maps[2][0, :, z : z + 8, y : y + 8, x : x + 8], dim=0)
+        assert cosine.mean() > 0.95  # random weights on noise: of a body, features of neighbors differ less
+    # with the statistics of the whole patch it is the same: they are all that is estimated
+    whole = network.decoder[-1](torch.cat([F.interpolate(maps[1], scale_factor=2.0, mode="trilinear"), encoded[0]], 1))
+    torch.testing.assert_close(whole, maps[2])
 
 
 def test_position_head_is_one_affine_map(network):

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from monai.inferers import Inferer
 
 from ...losses.relative_distance import DISTANCE_RANGE_MM, offset_mm
 from ...networks.medlam import NUM_SCALES, MedLAM
 from ...transforms.paired_patches import crop_padded
-from .search import similarity_maps
+from .search import TEMPLATE_SIZES, best_places, correlate, similarity_maps
 from .templates import OrganTemplate
 
 EXACT, FAST = "exact", "fast"
 SEARCHES = (EXACT, FAST, "none")
 INPUT_NDIM = 5
+# How far around the place that coarse scales find the finest one is compared, in voxels.
+_REFINED = 4
 # Of a point as `LocalizationInferer` gives it.
 _COLUMNS = 10
 
@@ -50,10 +53,10 @@ class LocalizationInferer(Inferer):
     3. The features of a patch around the expected place are compared with the supports' (`similarity_maps`); the most
        similar place within half a patch is taken.
 
-    `exact` decodes a patch for each point, as published. `fast` shares patches: one serves all points that are expected
-    within a quarter of it from its center, and places within a quarter of a patch from the expectation are compared, on
-    the scales of stride 4 and 2 alone, since the finest one is three quarters of the work of a patch. As the
-    normalization of features depends on the patch, so does the result, a little.
+    `exact` decodes a patch for each point, as published. `fast` shares a patch between points that are expected within
+    an eighth of it from its center, finds the most similar place by the scales of stride 4 and 2, and compares the
+    finest scale, three quarters of the work of a patch, only around that place. As the normalization of features
+    depends on the patch, so does the result, a little.
 
     Differs from the authors' code: coarse scales are aligned exactly; the start runs no decoder, and organs share it;
     start points are drawn in tissue, the nearest of it where the middle is air; the fraction of a voxel by which the
@@ -160,8 +163,7 @@ class LocalizationInferer(Inferer):
                 for kind in zip(*([m.flatten(0, 1) for m in t.maps] for t in self.templates), strict=True)
             ]
             centers, similarity = self._search(volume, network, expected, maps)
-            best = [t.best_similarity(self._num_scales).flatten() for t in self.templates]
-            similarity = similarity / torch.cat(best)
+            similarity = similarity / torch.cat([t.best_similarity().flatten() for t in self.templates])
         residual = torch.cat([template.residual.flatten(0, 1) for template in self.templates])
         voxels = centers + (residual if self.search != "none" else 0)
         return [
@@ -171,10 +173,6 @@ class LocalizationInferer(Inferer):
                 strict=True,
             )
         ]
-
-    @property
-    def _num_scales(self) -> int:
-        return NUM_SCALES if self.search == EXACT else NUM_SCALES - 1
 
     def _expect(self, volume: torch.Tensor, network: MedLAM, position: torch.Tensor) -> torch.Tensor:
         """Where the regression from the middle puts points with the given positions, in voxels. Shape (points, 3)."""
@@ -237,31 +235,58 @@ class LocalizationInferer(Inferer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Most similar place of each point, (points, 3), and its similarity, (points,)."""
         wanted = self._clamp(expected, volume)
-        last = torch.tensor(volume.shape[1:]) - 1
         half = torch.tensor(network.patch_size) // 2
-        if self.search == EXACT:
-            groups = [(center, torch.tensor([index])) for index, center in enumerate(wanted)]
-            radius = half
-        else:
-            groups = share_patches(wanted, half // 2)
-            radius = half // 2
+        groups = [(center, torch.tensor([index])) for index, center in enumerate(wanted)]
+        if self.search == FAST:
+            groups = share_patches(wanted, half // 4)
         places = torch.zeros(wanted.shape)
         similarity = torch.zeros(len(wanted))
         for center, members in groups:
-            encoded = network.encode(_patch(volume, center, network))
-            maps = [m[0] for m in network.decode(encoded, self._num_scales)]
-            kernels = [t[members].to(volume.device) for t in templates[: self._num_scales]]
-            scores = similarity_maps(maps, kernels, network.patch_size)
             first = center - half
-            for index, score in zip(members.tolist(), scores, strict=True):
-                # only places within the window and within the scan
-                low = torch.maximum(wanted[index] - radius, torch.zeros_like(last)).maximum(first) - first
-                high = torch.minimum(wanted[index] + radius, last).minimum(center + half) - first + 1
-                window = score[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-                best = torch.tensor(_unravel(int(window.argmax()), window.shape))
-                places[index] = first + low + best
-                similarity[index] = window.max().cpu()
+            # only places within half a patch of the expected one, within the patch and within the scan
+            low = torch.maximum(wanted[members] - half, first.clamp_min(0)) - first
+            last = torch.minimum(center + half, torch.tensor(volume.shape[1:]) - 1)
+            high = torch.minimum(wanted[members] + half, last) - first
+            kernels = [t[members].to(volume.device) for t in templates]
+            search = self._search_patch if self.search == EXACT else self._search_coarse_to_fine
+            found, similarity[members] = search(_patch(volume, center, network), network, kernels, low, high)
+            places[members] = (first + found).float()
         return places, similarity
+
+    def _search_patch(
+        self,
+        patch: torch.Tensor,
+        network: MedLAM,
+        kernels: Sequence[torch.Tensor],
+        low: torch.Tensor,
+        high: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Most similar places of a patch between `low` and `high`, (points, 3), and their similarities, (points,)."""
+        maps = [m[0] for m in network.decode(network.encode(patch))]
+        return best_places(similarity_maps(maps, kernels, network.patch_size), low, high)
+
+    def _search_coarse_to_fine(
+        self,
+        patch: torch.Tensor,
+        network: MedLAM,
+        kernels: Sequence[torch.Tensor],
+        low: torch.Tensor,
+        high: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, with the finest scale only around what the others find."""
+        encoded = network.encode(patch)
+        maps = network.decode(encoded, NUM_SCALES - 1)
+        scores = similarity_maps([m[0] for m in maps], kernels[:-1], network.patch_size)
+        coarse, _ = best_places(scores, low, high)
+        size = TEMPLATE_SIZES[-1] + 2 * _REFINED
+        lows = (coarse - size // 2).clamp_min(0).minimum(torch.tensor(network.patch_size) - size)
+        blocks = network.finest_blocks(encoded, maps[-1], lows, size)
+        for index, (block, start) in enumerate(zip(blocks, lows.tolist(), strict=True)):
+            fine = correlate(F.normalize(block.float(), dim=0), kernels[-1][index : index + 1])[0]
+            cut = [slice(a, a + size + 1) for a in start]
+            scores[index, cut[0], cut[1], cut[2]] += fine
+        low, high = low.maximum(coarse - _REFINED), high.minimum(coarse + _REFINED)
+        return best_places(scores, low, high)
 
 
 def unpack_points(packed: torch.Tensor, templates: Sequence[OrganTemplate]) -> list[FoundPoints]:
@@ -313,11 +338,3 @@ def share_patches(points: torch.Tensor, reach: torch.Tensor) -> list[tuple[torch
 def _patch(volume: torch.Tensor, center: torch.Tensor, network: MedLAM) -> torch.Tensor:
     start = [int(c) - n // 2 for c, n in zip(center, network.patch_size, strict=True)]
     return crop_padded(volume, start, network.patch_size)[None]
-
-
-def _unravel(index: int, shape: Sequence[int]) -> list[int]:
-    indices = []
-    for size in reversed(shape):
-        index, rest = divmod(index, size)
-        indices.append(rest)
-    return indices[::-1]

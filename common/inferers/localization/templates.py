@@ -57,13 +57,9 @@ class OrganTemplate:
         """Number of parts, 1 for a whole organ."""
         return len(self.position)
 
-    def best_similarity(self, num_scales: int) -> torch.Tensor:
-        """Return what `similarity_maps` gives for the template's own features. Shape (parts, 6).
-
-        Args:
-            num_scales: How many scales are compared, from the coarsest.
-        """
-        return torch.stack([m.square().sum(dim=2).mean(dim=(2, 3, 4)) for m in self.maps[:num_scales]]).sum(dim=0)
+    def best_similarity(self) -> torch.Tensor:
+        """Return what `similarity_maps` gives for the template's own features. Shape (parts, 6)."""
+        return torch.stack([m.square().sum(dim=2).mean(dim=(2, 3, 4)) for m in self.maps]).sum(dim=0)
 
 
 def build_templates(
