@@ -5,9 +5,11 @@ from .datalists import load_datalist
 from .mask_values import MaskConvention
 from .photographs import check_photographs, read_mask, read_photograph
 from .problems import DatasetError, Problem
+from .screening import FAILURE
 from .streams import load_domain_stream
 
 __all__ = [
+    "FAILURE",
     "CaseSummary",
     "DatasetError",
     "MaskConvention",

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .problems import DatasetError, Problem, refusal
 from .readers import GEOMETRY_TOLERANCE_MM, Volume, displacement_mm, image_suffix, load_itk, read_volume
+from .screening import mark_bad_cases
 from .scribbles import ScribbleMode, coarsest_axis, conversion_table, find_scribble_problems
 
 __all__ = ["CaseSummary", "check_datalist", "inspect_datalist"]
@@ -75,6 +76,7 @@ def check_datalist(
     num_workers: int | None = None,
     enabled: bool = True,
     scribble_mode: ScribbleMode = "user",
+    isolate: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the same list if every case can be used, else say everything that is wrong with it.
 
@@ -94,29 +96,36 @@ def check_datalist(
         num_workers: Cases read at the same time, each in memory once; `None` takes the CPUs there are, at most 4.
         enabled: `False` returns the list unread, for data that was checked before, or on ranks other than the first.
         scribble_mode: How scribble files are written; see `common.data.scribbles.conversion_table`.
+        isolate: Return cases that break a rule, too, with what is wrong under the key `failure`, so that the others can
+            be run.
 
     Returns:
         The cases as given.
 
     Raises:
-        DatasetError: If the list is empty or any case breaks a rule; the message has one line for each problem, with
-            file, rule, found value and remedy.
+        DatasetError: If the list is empty, or any case breaks a rule and is not isolated; the message has one line for
+            each problem, with file, rule, found value and remedy.
         ValueError: If `spatial_dims` is neither 2 nor 3, or scribbles are checked and `scribble_mode` is unknown or
             `num_classes` missing.
     """
     cases = [dict(case) for case in datalist]
     if enabled:
-        inspect_datalist(
-            cases,
-            keys,
-            num_classes,
-            spatial_dims,
-            in_channels,
-            ignore_label,
-            tolerance_mm,
-            num_workers,
-            scribble_mode,
-        )
+        try:
+            inspect_datalist(
+                cases,
+                keys,
+                num_classes,
+                spatial_dims,
+                in_channels,
+                ignore_label,
+                tolerance_mm,
+                num_workers,
+                scribble_mode,
+            )
+        except DatasetError as error:
+            if not isolate:
+                raise
+            return mark_bad_cases(cases, error)
     return cases
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from .mask_values import MaskConvention
 from .problems import DatasetError, Problem, refusal
 from .readers import image_suffix, read_volume
+from .screening import mark_bad_cases
 
 __all__ = ["check_photographs", "read_mask", "read_photograph"]
 
@@ -92,6 +93,7 @@ def check_photographs(
     convention: MaskConvention | None = None,
     num_workers: int | None = None,
     enabled: bool = True,
+    isolate: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the same list if every photograph and mask can be used, else say everything that is wrong with it.
 
@@ -103,12 +105,14 @@ def check_photographs(
         convention: Of the masks; needed with `label`.
         num_workers: Cases read at the same time; `None` takes the CPUs there are, at most 4.
         enabled: `False` returns the list unread.
+        isolate: Return cases that break a rule, too, with what is wrong under the key `failure`.
 
     Returns:
         The cases as given.
 
     Raises:
-        DatasetError: If the list is empty or any case breaks a rule, with one line for each problem.
+        DatasetError: If the list is empty, or any case breaks a rule and is not isolated, with one line for each
+            problem.
         ValueError: If masks are to be checked without a convention.
     """
     cases = [dict(case) for case in datalist]
@@ -121,6 +125,8 @@ def check_photographs(
         with ThreadPoolExecutor(num_workers or min(4, os.cpu_count() or 1)) as pool:
             mask_convention = convention if "label" in keys else None
             problems = [p for found in pool.map(lambda case: _inspect(case, mask_convention), cases) for p in found]
+        if problems and isolate:
+            return mark_bad_cases(cases, DatasetError(problems))
         if problems:
             raise DatasetError(problems)
         logger.info("Checked %d photographs: no problem", len(cases))

@@ -35,7 +35,7 @@ def check_data(config: RunConfig, num_cases: int) -> tuple[Section, list[Scans]]
     found: list[Scans] = []
     for key in config.components(check_datalist, check_photographs):
         name = NAMES.get(key.partition("::")[0], key)
-        arguments = config.arguments(key, "datalist", "enabled")
+        arguments = config.arguments(key, "datalist", "enabled", "isolate")
         try:
             cases = [dict(case) for case in config.value(f"{key}#datalist")]
         except REFUSALS as error:
