@@ -29,6 +29,7 @@ IMAGE = "image"
 SCRIBBLE = "scribble"
 BLOCK_VOXELS = 1 << 22  # voxels looked at together, which bounds the memory beside the image's own
 MAX_LISTED = 8
+MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 @dataclass
@@ -252,10 +253,10 @@ def _check_values(path: str, volume: Volume, rules: _Rules, summary: CaseSummary
     """Find values that are not numbers or no labels, and note the range of an image and the voxels per label."""
     array = volume.array
     num_bad = 0
-    if array.dtype.kind == "f":
-        num_bad = sum(block.size - int(np.isfinite(block).sum()) for block in _blocks(array))
+    if array.dtype.kind == "f":  # `LoadImaged` gives 32 bits, where larger numbers are infinite
+        num_bad = sum(block.size - int((np.abs(block) <= MAX_FLOAT).sum()) for block in _blocks(array))
     if num_bad:
-        found = f"NaN or infinity in {_voxels(num_bad)} of {array.size:,}"
+        found = f"NaN, infinity or more than {MAX_FLOAT:.2g} in {_voxels(num_bad)} of {array.size:,}"
         yield Problem(path, "must be finite", found, "replace them (numpy.nan_to_num), or remove the case")
     elif key == SCRIBBLE:
         yield from _check_scribble(path, volume, rules, summary)

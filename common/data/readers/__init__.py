@@ -14,7 +14,10 @@ slices, NIfTI headers that contradict themselves, pages.
 from __future__ import annotations
 
 import os
+import stat
+import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from nibabel.filebasedimages import ImageFileError
@@ -53,7 +56,19 @@ READERS = {
 }
 
 # What nibabel, ITK, Pillow and NumPy raise on a damaged file.
-READ_ERRORS = (OSError, EOFError, RuntimeError, TypeError, ValueError, zlib.error, ImageFileError, HeaderDataError)
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    struct.error,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
 
 
 def image_suffix(path: str | os.PathLike[str]) -> str | None:
@@ -81,26 +96,36 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         DatasetError: If it is missing, empty, damaged, contradicts itself, or is of an unknown kind.
     """
     path = Path(path)
-    suffix = image_suffix(path)
-    if not path.exists():
-        raise refusal(path, "must exist", "nothing", "correct the path in dataset.json, or restore the file")
-    if path.is_dir():
-        reader = read_dicom_series
-    elif suffix is None:
-        known = " ".join(READERS)
-        found = f"the suffix {path.suffix!r}"
-        raise refusal(path, f"must be {known} or a DICOM folder", found, "convert it, or name the folder of the series")
-    elif path.stat().st_size == 0:
-        raise refusal(path, "must not be empty", "0 bytes", "copy it again from its source, or remove the case")
-    else:
-        reader = READERS[suffix]
     try:
-        volume = reader(path)
+        volume = _reader_of(path)(path)
     except DatasetError:
         raise
+    except MemoryError as error:
+        raise refusal(path, "must fit into memory", "not enough of it", "crop it, or use a larger machine") from error
     except READ_ERRORS as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise damaged(path, lines[-1] if lines else type(error).__name__) from error
     if volume.affine is not None:
-        check_affine(path, volume.affine)
+        check_affine(path, volume.affine, volume.spatial_shape)
     return volume
+
+
+def _reader_of(path: Path) -> Callable[[Path], Volume]:
+    """Return the reader of a file or folder, which is there and is one; links are followed."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        found = "a link to nothing" if path.is_symlink() else "nothing"
+        raise refusal(path, "must exist", found, "correct the path in dataset.json, or restore the file") from None
+    if stat.S_ISDIR(status.st_mode):
+        return read_dicom_series
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes into it
+        raise refusal(path, "must be a file", "a pipe, socket or device", "name the image itself")
+    suffix = image_suffix(path)
+    if suffix is None:
+        known = " ".join(READERS)
+        found = f"the suffix {path.suffix!r}"
+        raise refusal(path, f"must be {known} or a DICOM folder", found, "convert it, or name the folder of the series")
+    if status.st_size == 0:
+        raise refusal(path, "must not be empty", "0 bytes", "copy it again from its source, or remove the case")
+    return READERS[suffix]

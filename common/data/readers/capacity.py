@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ def damaged(path: Path, found: str) -> DatasetError:
 
 
 def check_capacity(path: Path, shape: tuple[int, ...], num_bytes: int, file_bytes: int, compressed: bool) -> None:
-    """Refuse a header that announces more than its file can hold.
+    """Refuse a header that announces more than its file or this machine can hold.
 
     Args:
         path: File, for the message.
@@ -33,14 +34,18 @@ def check_capacity(path: Path, shape: tuple[int, ...], num_bytes: int, file_byte
         compressed: Whether the voxels may be deflated.
 
     Raises:
-        DatasetError: If the file cannot hold that many bytes.
+        DatasetError: If the file, or the memory of this machine, cannot hold that many bytes.
     """
+    extents = " x ".join(map(str, shape))
     if num_bytes > file_bytes * (MAX_DEFLATE_RATIO if compressed else 1):
-        extents = " x ".join(map(str, shape))
         found = f"a header of {extents} voxels ({num_bytes:,} bytes) on {file_bytes:,} bytes of file"
         raise refusal(
             path, "must hold the voxels that its header announces", found, "copy it again, or repair the header"
         )
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > memory_bytes:
+        found = f"{extents} voxels ({num_bytes:,} bytes) for {memory_bytes:,} bytes"
+        raise refusal(path, "must fit into memory", found, "crop it, or use a larger machine")
 
 
 def read_gzip(path: Path, num_bytes: int) -> bytearray:
@@ -48,25 +53,30 @@ def read_gzip(path: Path, num_bytes: int) -> bytearray:
 
     Args:
         path: File.
-        num_bytes: Bytes that are wanted; what follows is verified and dropped.
+        num_bytes: Bytes that are wanted; what follows is verified and dropped, up to 4 MiB.
 
     Returns:
         At most `num_bytes` bytes; memory grows with what is there and not with what was announced.
 
     Raises:
-        DatasetError: If the stream is cut off or its checksum is wrong.
+        DatasetError: If the stream is cut off, goes on for longer, or its checksum is wrong.
     """
     data = bytearray()
+    surplus = 0
     try:
         with gzip.open(path) as stream:
-            while chunk := stream.read(READ_BYTES):
-                data += chunk[: num_bytes - len(data)]
+            while (chunk := stream.read(READ_BYTES)) and surplus <= READ_BYTES:
+                wanted = min(len(chunk), num_bytes - len(data))
+                data += chunk[:wanted]
+                surplus += len(chunk) - wanted
     except EOFError as error:
         raise damaged(path, f"a gzip stream that is cut off ({path.stat().st_size:,} bytes)") from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise damaged(path, f"a damaged gzip stream ({error})") from error
     if len(data) < num_bytes:
         raise damaged(path, f"{len(data):,} of {num_bytes:,} bytes of voxels")
+    if surplus > READ_BYTES:
+        raise damaged(path, f"megabytes behind the {num_bytes:,} bytes of voxels")
     return data
 
 

@@ -12,7 +12,13 @@ from ..problems import refusal
 __all__ = ["GEOMETRY_TOLERANCE_MM", "Volume", "check_affine", "displacement_mm", "split_channels"]
 
 GEOMETRY_TOLERANCE_MM = 0.1
-MIN_VOXEL_MM3 = 1e-9
+MIN_VOXEL_MM = 1e-6
+# Volume of a voxel by that of a box with its sides: sheared as far as a gantry tilts it is above 0.8.
+MIN_VOLUME_SHARE = 0.01
+# The longest scanners see two meters of a patient; farther away than MAX_DISTANCE_MM, 32 bits do not place a voxel
+# within GEOMETRY_TOLERANCE_MM.
+MAX_EXTENT_MM = 10_000.0
+MAX_DISTANCE_MM = 1_000_000.0
 
 
 @dataclass
@@ -87,20 +93,40 @@ def displacement_mm(affine: np.ndarray, other: np.ndarray, spatial_shape: tuple[
     return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
 
 
-def check_affine(path: Path, affine: np.ndarray) -> None:
-    """Refuse an affine that has no inverse.
+def check_affine(path: Path, affine: np.ndarray, spatial_shape: tuple[int, ...]) -> None:
+    """Refuse an affine that has no inverse, or no place within reach of a scanner.
 
     Args:
         path: File, for the message.
         affine: Voxel indices to mm. Shape (4, 4).
+        spatial_shape: Size per spatial axis, at most three.
 
     Raises:
-        DatasetError: If a number is not finite, or the voxels have no volume.
+        DatasetError: If a number is not finite, the voxels have no volume, or the image is too large or too far away.
     """
     if not np.isfinite(affine).all():
         found = "NaN or infinite numbers in the affine"
-    elif abs(float(np.linalg.det(affine[:3, :3]))) < MIN_VOXEL_MM3:
+    elif not _are_independent(affine):
         found = f"the affine {np.array2string(affine[:3], precision=4, separator=', ')}".replace("\n", "")
     else:
+        _check_reach(path, affine, (*spatial_shape, 1, 1, 1)[:3])
         return
     raise refusal(path, "must have a voxel size above zero on three independent axes", found, "repair the header")
+
+
+def _are_independent(affine: np.ndarray) -> bool:
+    """Tell whether voxels have a length along each axis, and a volume that is not a tiny part of that of a box."""
+    lengths_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(
+        lengths_mm.min() > MIN_VOXEL_MM and abs(float(np.linalg.det(affine[:3, :3] / lengths_mm))) > MIN_VOLUME_SHARE
+    )
+
+
+def _check_reach(path: Path, affine: np.ndarray, sizes: tuple[int, ...]) -> None:
+    """Refuse what no scanner covers: resampling it would ask for terabytes."""
+    extents_mm = np.linalg.norm(affine[:3, :3], axis=0) * sizes
+    distance_mm = float(np.abs(affine[:3, 3]).max())
+    if extents_mm.max() > MAX_EXTENT_MM or distance_mm > MAX_DISTANCE_MM:
+        found = f"{' x '.join(f'{e:.4g}' for e in extents_mm)} mm, its first voxel {distance_mm:.4g} mm away"
+        rule = f"must reach over {MAX_EXTENT_MM / 1000:g} m at most, and lie within {MAX_DISTANCE_MM / 1000:g} m"
+        raise refusal(path, rule, found, "repair voxel size and origin in the header; the unit is mm")
