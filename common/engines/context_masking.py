@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.utils import ensure_tuple_rep
 
 from ..data.scribbles import UNLABELLED
+from ..seeding import derive_seed
 
 ATTENTIONS = ("scribble", "uniform", "uncertainty", "cpl")
 FILLS = ("mean", "zero")
@@ -41,8 +41,8 @@ class ContextMasking:
         ValueError: If an argument is out of its range.
 
     Note:
-        Every call draws anew from a generator on the CPU, the same on every device; `state_dict` and `load_state_dict`
-        keep its state over an interruption.
+        Every call draws anew from a generator on the CPU, the same on every device; `set_epoch`
+        sets it by `seed` and the epoch alone.
     """
 
     def __init__(
@@ -70,15 +70,12 @@ class ContextMasking:
         self.kappa = kappa
         self.label_scope = label_scope
         self.fill = fill
+        self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the generator's state."""
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state that `state_dict` returned."""
-        self.generator.set_state(state["generator"])
+    def set_epoch(self, epoch: int) -> None:
+        """Draw from now on what belongs to this epoch."""
+        self.generator.manual_seed(derive_seed("context masking", self.seed, epoch))
 
     def stroke_map(self, scribble: torch.Tensor) -> torch.Tensor:
         """Return h per pixel for `attention` `scribble`.

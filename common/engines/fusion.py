@@ -15,16 +15,18 @@ from torch.utils.data import Dataset as TorchDataset
 from ..transforms.volume_fusion import VolumeFusion
 
 
-def collate_volumes(batch: Sequence[Mapping[str, Any]]) -> dict[str, list[torch.Tensor]]:
+def collate_volumes(batch: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Collate volumes of different sizes: as a list, without padding.
 
     Args:
         batch: Items with `image` of shape (1, D, H, W); D, H, W may differ from item to item.
 
     Returns:
-        `image`: the volumes, as plain tensors so that memory pinning and transfer work on them.
+        `image`: the volumes, as plain tensors so that memory pinning and transfer work on them; `case`: their names,
+        where the items have one.
     """
-    return {CommonKeys.IMAGE: [torch.as_tensor(_plain(item[CommonKeys.IMAGE])) for item in batch]}
+    volumes = [torch.as_tensor(_plain(item[CommonKeys.IMAGE])) for item in batch]
+    return {CommonKeys.IMAGE: volumes, "case": [item["case"] for item in batch if "case" in item]}
 
 
 class FusionPrepareBatch(PrepareBatch):

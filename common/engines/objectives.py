@@ -16,6 +16,7 @@ from ..losses.consistency import ConsistencyLoss
 from ..losses.continuous_pseudo_label import ContinuousPseudoLabelLoss, continuous_pseudo_labels
 from ..losses.gated_crf import GatedCRFLoss
 from ..networks.dual_decoder import DualDecoderUNet
+from ..seeding import derive_seed
 from .context_masking import ContextMasking
 
 DISTANCE = "distance"
@@ -32,7 +33,7 @@ class Objective(ABC):
     Attributes:
         annotation: Key of the annotation that is learned from, `scribble` or `label`.
         needs_distances: Whether batches must have the `distance` to the strokes of each class.
-        generators: What draws at random and has a state to be kept over an interruption, by name.
+        generators: What draws at random, by name; see `EpochSeeds`.
     """
 
     annotation: str = "scribble"
@@ -40,7 +41,7 @@ class Objective(ABC):
 
     @property
     def generators(self) -> dict[str, Any]:
-        """Objects with `state_dict` and `load_state_dict` whose state is what they draw next."""
+        """Objects with `set_epoch`, which makes what they draw next a matter of their seed and the epoch."""
         return {}
 
     def extend(self, network: nn.Module) -> nn.Module:
@@ -221,19 +222,17 @@ class DualDecoderObjective(Objective):
 
 
 class _MixingGenerator:
-    """Draws numbers in [0, 1) and keeps its state over an interruption."""
+    """Draws numbers in [0, 1), in each epoch others."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self) -> float:
         return torch.rand((), generator=self.generator).item()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generator.set_state(state["generator"])
+    def set_epoch(self, epoch: int) -> None:
+        self.generator.manual_seed(derive_seed("mixing", self.seed, epoch))
 
 
 def linear_ramp(progress: float, fraction: float) -> float:

@@ -93,14 +93,15 @@ class BoxesPrepareBatch(PrepareBatch):
         return reference.in_grid(affine, shape)
 
 
-def collate_prompts(batch: Sequence[Any]) -> dict[str, list[torch.Tensor]]:
+def collate_prompts(batch: Sequence[Any]) -> dict[str, list[Any]]:
     """Collate slices of different sizes with different numbers of boxes: as lists, without padding.
 
     Args:
         batch: Items of `RandSlicePromptsd`, or lists of them.
     """
     items = [item for entry in batch for item in (entry if isinstance(entry, list) else [entry])]
-    return {key: [item[key] for item in items] for key in (CommonKeys.IMAGE, CommonKeys.LABEL, "boxes")}
+    keys = (CommonKeys.IMAGE, CommonKeys.LABEL, "boxes", "case")
+    return {key: [item[key] for item in items if key in item] for key in keys}
 
 
 class PromptPrepareBatch(PrepareBatch):

@@ -51,7 +51,7 @@ class SliceDataset(Dataset):
         self.volumes = dataset
         self.keys = ensure_tuple(keys)
         self.slice_axis = slice_axis
-        slices: list[dict[str, int]] = []
+        slices: list[dict[str, Any]] = []
         num_all = 0
         problems: list[Problem] = []
         for volume in range(len(dataset)):  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ class SliceDataset(Dataset):
                 problems.append(Problem(item["case"], f"must have strokes in {annotation_key!r}", "none", remedy))
             num_all += len(drawn)
             chosen = drawn if annotated_only else torch.ones_like(drawn)
-            slices += [{"volume": volume, "slice": int(index)} for index in torch.nonzero(chosen)]
+            slices += [{"volume": volume, "slice": int(index), "case": item["case"]} for index in torch.nonzero(chosen)]
         if problems:
             raise DatasetError(problems)
         logger.info("%d of %d slices are used (annotated_only %s)", len(slices), num_all, annotated_only)
@@ -78,7 +78,7 @@ class SliceDataset(Dataset):
         place = self.data[index]
         volume = self.volumes[place["volume"]]
         item: dict[str, Any] = {key: self._cut(volume[key], place["slice"]) for key in self.keys}
-        item["case"] = volume["case"]
+        item["case"] = place["case"]
         return item if self.transform is None else self.transform(item)
 
     def _cut(self, image: MetaTensor, index: int) -> MetaTensor:

@@ -3,10 +3,12 @@
 from .adaptation import AdaptationState, DomainReset
 from .adaptation_trace import AdaptationTrace
 from .box_metrics import BoxMetrics
-from .case_report import CaseReport
+from .case_report import CaseReport, FailedCasesError
 from .case_scores import CaseScores
 from .checkpoint import TrainingCheckpoint
 from .domain_metrics import DomainMetrics
+from .epoch_seeds import EpochSeeds
+from .finite_loss import FiniteLoss
 from .progress import LossProgressBar
 from .run_record import RunRecord
 from .shared_buffers import SharedBuffers
@@ -19,6 +21,9 @@ __all__ = [
     "CaseScores",
     "DomainMetrics",
     "DomainReset",
+    "EpochSeeds",
+    "FailedCasesError",
+    "FiniteLoss",
     "LossProgressBar",
     "RunRecord",
     "SharedBuffers",

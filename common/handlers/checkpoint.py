@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-import random
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
-from ..files import write_atomically
+from ..files import remove_leftovers, write_atomically
+from ..weights.checkpoint import READ_ERRORS
 
 STATE_FILE = "training_state.pt"
+BEST_FILE = "model.pt"
+LAST_FILE = "model_last.pt"
+STATE_KEYS = ("network", "objects", "epoch", "best_metric", "scaler")
 
 _logger = logging.getLogger(__name__)
 
@@ -27,25 +30,28 @@ class TrainingCheckpoint:
 
     - `model.pt`: weights with the best key metric so far, a bare state dict (the last weights without an evaluator);
     - `model_last.pt`: weights of the last epoch, a bare state dict;
-    - `training_state.pt`: weights, optimizer, scheduler, epoch, best metric, random states.
+    - `training_state.pt`: weights, optimizer, scheduler, epoch, best metric.
 
-    Attach it behind the `ValidationHandler`, so that it sees the metric of the epoch.
+    Attach it behind the `ValidationHandler`, so that it sees the metric of the epoch, and give the trainer
+    `EpochSeeds`: then a run that was interrupted anywhere, by any means, ends with the weights of one that was not, bit
+    for bit on a CPU. Each file replaces its predecessor in one step, and `training_state.pt` is the last of the three:
+    an epoch that is killed before has not happened, and the resumed run does it again, with the same result.
 
     Args:
         save_dir: Folder of the three files.
         network: Its weights are saved without the prefix of `DistributedDataParallel`.
         objects: Further objects with `state_dict` and `load_state_dict`, by name, such as optimizer and scheduler.
-        generators: Objects of the same kind whose state is what they draw next, such as `VolumeFusion`.
         evaluator: Engine whose key metric decides what is best; None keeps the last weights as the best.
         resume: Whether to continue from `training_state.pt`.
 
     Raises:
         FileNotFoundError: At the start of training, if `resume` is set and there is nothing to resume.
+        ValueError: At the start of training, if `training_state.pt` is damaged or of another configuration.
+        FloatingPointError: After an epoch that left NaN or infinity in the weights; the files stay as they are.
+        OSError: If a file cannot be written; the files of the epoch before are whole.
 
     Note:
-        In a distributed run every process resumes and process 0 alone writes; its random states are its own, the other
-        processes keep theirs, so that no two draw the same. What loader processes draw (crops, flips) is seeded anew at
-        every start, so a resumed run does not repeat an uninterrupted one number by number.
+        In a distributed run every process resumes and process 0 alone writes.
     """
 
     def __init__(
@@ -53,14 +59,12 @@ class TrainingCheckpoint:
         save_dir: str | Path,
         network: torch.nn.Module,
         objects: Mapping[str, Any],
-        generators: Mapping[str, Any] | None = None,
         evaluator: Engine | None = None,
         resume: bool = False,
     ) -> None:
         self.save_dir = Path(save_dir)
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
         self.objects = dict(objects)
-        self.generators = dict(generators or {})
         self.evaluator = evaluator
         self.resume = resume
         self.best_metric: float | None = None
@@ -96,58 +100,101 @@ class TrainingCheckpoint:
     def _ensure_model(self, _engine: Engine) -> None:
         if self.evaluator is not None and self.best_metric is None and _rank() == 0:
             _logger.warning("No validation gave a score: model.pt holds the last weights, not the best.")
-            write_atomically(self.network.state_dict(), self.save_dir / "model.pt")
+            write_atomically(self.network.state_dict(), self.save_dir / BEST_FILE)
 
     def save(self, engine: Engine) -> None:
         """Write the files for the epoch that has just ended."""
+        self._refuse_broken_weights(engine.state.epoch)
         is_best = self._is_best(engine)
         if _rank() > 0:
             return
         weights = self.network.state_dict()
         if is_best:
-            write_atomically(weights, self.save_dir / "model.pt")
-        write_atomically(weights, self.save_dir / "model_last.pt")
+            write_atomically(weights, self.save_dir / BEST_FILE)
+        write_atomically(weights, self.save_dir / LAST_FILE)
         state = {
             "network": weights,
             "objects": {name: obj.state_dict() for name, obj in self.objects.items()},
-            "generators": {name: obj.state_dict() for name, obj in self.generators.items()},
             "epoch": engine.state.epoch,
             "best_metric": self.best_metric,
             "scaler": None if (scaler := _scaler(engine)) is None else scaler.state_dict(),
-            "random": _random_states(),
         }
+        # last: until it is there, the epoch has not happened
         write_atomically(state, self.save_dir / STATE_FILE)
 
+    def _refuse_broken_weights(self, epoch: int) -> None:
+        """Keep the last step of an epoch from replacing good weights: its loss was still computed by these."""
+        broken = [name for name, value in self.network.named_parameters() if not value.isfinite().all()]
+        if broken:
+            raise FloatingPointError(
+                f"Weights must be finite, but {len(broken)} tensors hold NaN or infinity after epoch {epoch}, "
+                f"{broken[0]} among them: the last step was too long. The files of the epoch before are kept in "
+                f"{self.save_dir}; go on with --resume True and a smaller --learning_rate."
+            )
+
     def load(self, engine: Engine) -> None:
-        """Continue from `training_state.pt` where `resume` is set."""
+        """Clear away what a killed run has left half written, and continue where `resume` is set."""
+        if _rank() == 0:
+            for leftover in remove_leftovers(*(self.save_dir / name for name in (BEST_FILE, LAST_FILE, STATE_FILE))):
+                _logger.info("Removed %s, half written by a run that was killed.", leftover)
         if not self.resume:
             return
         path = self.save_dir / STATE_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"resume is set, but {path} does not exist; start without --resume, or give the folder of the "
-                f"interrupted run with --ckpt_dir."
-            )
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        stored, own = ({*s["objects"], *s["generators"]} for s in (state, vars(self)))
-        if stored != own:
-            raise ValueError(
-                f"{path} holds the states of {sorted(stored)}, this run has {sorted(own)}; resume with the "
-                f"configuration of the interrupted run."
-            )
-        self.network.load_state_dict(state["network"])
-        for name, obj in self.objects.items():
-            obj.load_state_dict(state["objects"][name])
+        state = self._read_state(path)
+        self._take_over(state, path)
         engine.state.epoch = state["epoch"]
         engine.state.iteration = engine.state.epoch * engine.state.epoch_length
         self.best_metric = state["best_metric"]
         if (scaler := _scaler(engine)) is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
-        if _rank() == 0:
-            _set_random_states(state["random"])
-            for name, generator in self.generators.items():
-                generator.load_state_dict(state["generators"][name])
         _logger.info("Resumed from %s after epoch %d.", path, engine.state.epoch)
+        if engine.state.epoch >= engine.state.max_epochs:
+            _logger.info("All %d epochs were done already; nothing is changed.", engine.state.max_epochs)
+
+    def _read_state(self, path: Path) -> dict[str, Any]:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"resume is set, but {path} does not exist; start without --resume, or give the folder of the "
+                f"interrupted run with --ckpt_dir."
+            )
+        remedy = f"Start without --resume; the weights of the last epoch, if any, are in {path.with_name(LAST_FILE)}."
+        try:
+            _check_sums(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (zipfile.BadZipFile, *READ_ERRORS) as error:
+            first_line = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__
+            raise ValueError(
+                f"{path} ({path.stat().st_size} bytes) must be a whole training state, but cannot be read: "
+                f"{first_line}. {remedy}"
+            ) from error
+        missing = set(STATE_KEYS) - set(state if isinstance(state, dict) else ())
+        if missing:
+            raise ValueError(f"{path} must be a training state, but has no {', '.join(sorted(missing))}. {remedy}")
+        return state
+
+    def _take_over(self, state: Mapping[str, Any], path: Path) -> None:
+        stored, own = set(state["objects"]), set(self.objects)
+        if stored != own:
+            raise ValueError(
+                f"{path} holds the states of {sorted(stored)}, this run has {sorted(own)}; resume with the "
+                f"configuration of the interrupted run."
+            )
+        try:
+            self.network.load_state_dict(state["network"])
+            for name, obj in self.objects.items():
+                obj.load_state_dict(state["objects"][name])
+        except (RuntimeError, ValueError) as error:  # what modules and optimizers raise on a state of another network
+            raise ValueError(
+                f"{path} does not fit this run: {error}; resume with the configuration of the interrupted run."
+            ) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums in a file of torch.save, which torch.load does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        part = archive.testzip()
+    if part is not None:
+        raise zipfile.BadZipFile(f"the checksum of its part {part} is wrong")
 
 
 def _rank() -> int:
@@ -157,25 +204,3 @@ def _rank() -> int:
 def _scaler(engine: Engine) -> torch.amp.GradScaler | None:
     """The gradient scaler of a MONAI trainer with mixed precision."""
     return getattr(engine, "scaler", None)
-
-
-def _random_states() -> dict[str, Any]:
-    """States of the global generators, in types that load with `weights_only=True`."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - MONAI draws from it
-    version, internal, gauss_next = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
-        "python": (version, list(internal), gauss_next),
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and states["cuda"] is not None:
-        torch.cuda.set_rng_state(states["cuda"])
-    name, keys, position, has_gauss, gauss = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
-    version, internal, gauss_next = states["python"]
-    random.setstate((version, tuple(internal), gauss_next))

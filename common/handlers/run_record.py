@@ -18,7 +18,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
-from ..files import write_text_atomically
+from ..files import remove_leftovers, write_text_atomically
 
 RUN_FILE = "run.json"
 STARTED, COMPLETED = "started", "completed"
@@ -46,7 +46,7 @@ class RunRecord:
 
     def __init__(self, output_dir: str | Path) -> None:
         self.path = Path(output_dir) / RUN_FILE
-        self.parser = _parser_of_this_run()
+        self.parser = parser_of_this_run()
         self.content: dict[str, Any] = {}
         self.started_s = 0.0
 
@@ -59,6 +59,7 @@ class RunRecord:
         if not engine.has_event_handler(self._finish, Events.COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
             engine.add_event_handler(Events.COMPLETED, self._finish)
+        remove_leftovers(self.path)
         self.started_s = time.perf_counter()
         config = {} if self.parser is None else self.parser.get()
         self.content = {
@@ -93,14 +94,14 @@ class RunRecord:
             settings={
                 key: resolved[key]
                 for key in self.content["config"]
-                if key in resolved and key not in SECTIONS and _is_plain(resolved[key])
+                if key in resolved and key not in SECTIONS and is_plain(resolved[key])
             },
         )
         # what an override has put in is not always JSON: a device, a path
         write_text_atomically(json.dumps(self.content, indent=4, default=str) + "\n", self.path)
 
 
-def _parser_of_this_run() -> ConfigParser | None:
+def parser_of_this_run() -> ConfigParser | None:
     """Return the nearest parser on the call stack, which is the one that builds the caller."""
     frame = inspect.currentframe()
     while frame is not None:
@@ -137,9 +138,14 @@ def _peak_memory(engine: Engine) -> dict[str, int]:
     return peaks
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Tell whether a value of a configuration is JSON or a device, in lists and dictionaries, too.
+
+    Args:
+        value: Any value.
+    """
     if isinstance(value, (list, tuple)):
-        return all(_is_plain(entry) for entry in value)
+        return all(is_plain(entry) for entry in value)
     if isinstance(value, dict):
-        return all(_is_plain(entry) for entry in value.values())
+        return all(is_plain(entry) for entry in value.values())
     return value is None or isinstance(value, (bool, int, float, str, torch.device))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from ..seeding import derive_seed
 
 __all__ = ["PairedPatches", "crop_padded"]
 
@@ -73,7 +74,7 @@ class PairedPatches:
         ValueError: If an argument is outside its range.
 
     Note:
-        The generator's state is the only state; `state_dict` and `load_state_dict` keep it over an interruption.
+        The generator's state is the only state; `set_epoch` sets it by `seed` and the epoch alone.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class PairedPatches:
         self.air_threshold = air_threshold
         self.max_tries = max_tries
         self.num_position_patches = num_position_patches
+        self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
         half = torch.tensor([n // 2 for n in self.patch_size])
         axes = [torch.arange(n, dtype=torch.float32) for n in self.patch_size]
@@ -131,13 +133,9 @@ class PairedPatches:
         self.half = half
         self.bases = [_spline_basis(n, num_control_points) for n in self.patch_size]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the generator's state."""
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state that `state_dict` returned."""
-        self.generator.set_state(state["generator"])
+    def set_epoch(self, epoch: int) -> None:
+        """Draw from now on what belongs to this epoch."""
+        self.generator.manual_seed(derive_seed("paired patches", self.seed, epoch))
 
     def __call__(self, volumes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Draw one pair from each scan.

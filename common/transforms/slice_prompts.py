@@ -62,7 +62,7 @@ class RandSlicePromptsd(Randomizable, Transform):
         self.max_overshoot = max_overshoot
         self.jitter = (jitter_px[0] / MARGIN_GRID, jitter_px[1] / MARGIN_GRID)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, torch.Tensor]]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         """Return the drawn slices.
 
         Args:
@@ -70,7 +70,7 @@ class RandSlicePromptsd(Randomizable, Transform):
 
         Returns:
             For each slice `image`, shape (1, H, W); `label`, one mask a box, shape (N, H, W), uint8; `boxes`, left,
-            top, right and bottom face as shares of the slice, shape (N, 4).
+            top, right and bottom face as shares of the slice, shape (N, 4); and `case`, where `data` has it.
         """
         image, label = (_plain(data[key])[0] for key in (CommonKeys.IMAGE, CommonKeys.LABEL))
         filled = np.flatnonzero((label > 0).flatten(1).any(dim=1).numpy())
@@ -78,9 +78,10 @@ class RandSlicePromptsd(Randomizable, Transform):
             raise ValueError(
                 "A scan to learn from must have an organ in its label map; found only background. Leave it out."
             )
-        return [self._draw_slice(image, label, int(number)) for number in self.R.choice(filled, self.num_slices)]
+        drawn = [self._draw_slice(image, label, int(number)) for number in self.R.choice(filled, self.num_slices)]
+        return [{**item, "case": data["case"]} for item in drawn] if "case" in data else drawn
 
-    def _draw_slice(self, image: torch.Tensor, label: torch.Tensor, number: int) -> dict[Hashable, torch.Tensor]:
+    def _draw_slice(self, image: torch.Tensor, label: torch.Tensor, number: int) -> dict[Hashable, Any]:
         reach = int(self.R.randint(self.max_overshoot + 1))
         organs = torch.unique(label[max(0, number - reach) : number + reach + 1])
         organs = organs[organs > 0]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.transforms import Randomizable
+
+from ..seeding import derive_seed
 
 VARIANTS = ("blocks", "patches")
 AUGMENTATIONS = ("none", "intensity", "spatial", "both")
@@ -138,7 +139,7 @@ class VolumeFusion(Randomizable):
         ValueError: If an argument is outside its range; the message shows it.
 
     Note:
-        The generator's state is the only state; `state_dict` and `load_state_dict` keep it over an interruption.
+        The generator's state is the only state; `set_epoch` sets it by `seed` and the epoch alone.
     """
 
     def __init__(
@@ -199,6 +200,7 @@ class VolumeFusion(Randomizable):
         if variant == "patches":
             self.block_size = self._as_size_range("block_size", block_size_min, block_size_max, may_exceed=True)
         self.set_random_state(seed=seed)
+        self.seed = int(self.R.randint(1 << 31)) if seed is None else seed
 
     def _as_size_range(
         self, name: str, smallest: Sequence[int], largest: Sequence[int], may_exceed: bool = False
@@ -210,21 +212,9 @@ class VolumeFusion(Randomizable):
             raise ValueError(f"{name}_max must fit into roi_size {self.roi_size} on every axis, got {high}.")
         return low, high
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the generator's state in types that a checkpoint loads with `weights_only=True`."""
-        name, keys, position, has_gauss, gauss = self.R.get_state(legacy=True)
-        return {
-            "name": str(name),
-            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            "position": int(position),
-            "has_gauss": int(has_gauss),
-            "gauss": float(gauss),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state that `state_dict` returned."""
-        keys = state["keys"].numpy().astype(np.uint32)
-        self.R.set_state((state["name"], keys, state["position"], state["has_gauss"], state["gauss"]))
+    def set_epoch(self, epoch: int) -> None:
+        """Draw from now on what belongs to this epoch."""
+        self.set_random_state(seed=derive_seed("volume fusion", self.seed, epoch))
 
     def randomize(self, data: Sequence[Sequence[int]]) -> list[SamplePlan]:
         """Draw everything random for one batch.

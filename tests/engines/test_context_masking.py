@@ -79,12 +79,14 @@ def test_fill():
 def test_the_generator_can_be_resumed():
     masking = ContextMasking(8, seed=3)
     importance = torch.zeros(1, 1, 64, 64)
-    masking.draw(importance)
-    state = masking.state_dict()
+    masking.set_epoch(2)
     expected = masking.draw(importance)
-    resumed = ContextMasking(8)
-    resumed.load_state_dict(state)
+    resumed = ContextMasking(8, seed=3)
+    resumed.draw(importance)
+    resumed.set_epoch(2)
     assert torch.equal(resumed.draw(importance), expected)
+    resumed.set_epoch(1)
+    assert not torch.equal(resumed.draw(importance), expected)
 
 
 @pytest.mark.parametrize(

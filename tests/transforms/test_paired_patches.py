@@ -127,11 +127,11 @@ class TestPairs:
 
     def test_the_generator_is_the_only_state(self, pairs):
         scan = torch.rand(1, 40, 36, 50)
-        state = pairs.state_dict()
+        pairs.set_epoch(1)
         first, _ = pairs([scan])
         other, _ = pairs([scan])
         assert not torch.equal(first, other)
-        pairs.load_state_dict(state)
+        pairs.set_epoch(1)
         again, _ = pairs([scan])
         assert torch.equal(first, again)
 
