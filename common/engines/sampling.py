@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from monai.data import Dataset
+from monai.transforms import Randomizable, Transform
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from ..seeding import derive_seed
 
 _SEED_LIMIT = 1 << 32
+# Odd and far from a power of two, so that neither the transforms of a case nor those of two cases share seeds.
+_SEED_STEP = 0x9E3779B1
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class SeededDraws(TorchDataset):
     on whether the run was interrupted. Transforms in front of the first random one are cached as ever.
 
     Args:
-        dataset: MONAI data set; its `transform` holds all that is random.
+        dataset: MONAI data set; its `transform` holds all that is random, as MONAI's `Randomizable` that draw from `R`.
 
     Raises:
         RuntimeError: When a case cannot be loaded; the message has the case and what came in the way.
@@ -89,12 +92,17 @@ class SeededDraws(TorchDataset):
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        # MONAI gives each transform a generator of its own; `set_random_state` makes new ones, which takes a hundred
+        # times as long as to seed them again
+        dataset.transform.set_random_state(seed=0)
+        self.randomizables = list({id(t): t for t in _randomizables(dataset.transform)}.values())
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, draw: Draw) -> Any:
-        self.dataset.transform.set_random_state(seed=draw.seed)
+        for place, transform in enumerate(self.randomizables):
+            transform.R.seed((draw.seed + place * _SEED_STEP) % _SEED_LIMIT)
         try:
             return self.dataset[draw.index]
         except (OSError, RuntimeError) as error:
@@ -106,3 +114,14 @@ class SeededDraws(TorchDataset):
                 f"All cases are checked before the first iteration, unless check_data is off, so its files have "
                 f"changed since. Restore them, then go on behind the last finished epoch with --resume True."
             ) from error
+
+
+def _randomizables(part: object) -> Iterator[Randomizable]:
+    """All that draws at random in a transform: itself, what it is composed of, what it keeps inside."""
+    if isinstance(part, (list, tuple)):
+        for entry in part:
+            yield from _randomizables(entry)
+    elif isinstance(part, (Randomizable, Transform)):
+        if isinstance(part, Randomizable):
+            yield part
+        yield from _randomizables(list(vars(part).values()))
