@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from ignite.engine import Engine, Events
 
+from ..engines.case_dataset import FINISHED
 from ..files import write_atomically
 
 _logger = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class DomainReset:
                 f"A batch must hold images of one domain where the adaptation is reset between domains; found "
                 f"{', '.join(domains)}. Load one image at a time, or set reset_on_domain_change to false."
             )
-        if self.domain not in (None, *domains):
+        # what a former run has finished was reset there
+        if self.domain not in (None, *domains) and FINISHED not in engine.state.batch:
             self.inferer.reset()
             _logger.info("Domain %s follows %s: the adaptation starts anew.", domains[0], self.domain)
         self.domain = domains[0]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+
+from .case_report import CaseReport
 
 ADAPTATION_FILE = "adaptation.csv"
 
@@ -21,14 +24,16 @@ class AdaptationTrace:
     Args:
         output_dir: Folder of `adaptation.csv`.
         inferer: The inferer; its `last_step`, if it has one, is a named tuple.
+        report: Keeps the numbers for a run that is started again and skips finished images; its rows come out the same.
 
     Note:
         A step belongs to the last image of a batch; a constant image has none.
     """
 
-    def __init__(self, output_dir: str | Path, inferer: object) -> None:
+    def __init__(self, output_dir: str | Path, inferer: object, report: CaseReport | None = None) -> None:
         self.path = Path(output_dir) / ADAPTATION_FILE
         self.inferer = inferer
+        self.report = report
         self.last_step: Any = None
 
     def attach(self, engine: Engine) -> None:
@@ -40,18 +45,28 @@ class AdaptationTrace:
         self.path.unlink(missing_ok=True)
 
     def _note(self, engine: Engine) -> None:
+        if self.report is not None and self.report.is_finished():
+            if (kept := self.report.kept(ADAPTATION_FILE)) is not None:
+                self._write(*kept)
+            return
         step = getattr(self.inferer, "last_step", None)
-        if step is None or step is self.last_step:
+        if step is None or step is self.last_step or not engine.state.batch:
             return
         self.last_step = step
         numbers = {name: float(value) for name, value in step._asdict().items() if _is_number(value)}
+        case = engine.state.batch[-1]["case"]
+        if self.report is not None:
+            self.report.note(ADAPTATION_FILE, [case, numbers])
+        self._write(case, numbers)
+
+    def _write(self, case: str, numbers: Mapping[str, float]) -> None:
         is_new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             if is_new:
                 writer.writerow(("case", *numbers))
-            writer.writerow((engine.state.batch[-1]["case"], *(f"{value:.8g}" for value in numbers.values())))
+            writer.writerow((case, *(f"{value:.8g}" for value in numbers.values())))
 
 
 def _is_number(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..evaluation.reports import group_table, score_table, text_table
 from ..evaluation.score_report import write_score_report
 from ..evaluation.scoring import Settings, remove_scores, score_pairs
 from ..evaluation.structures import LabelSet
+from .case_report import CaseReport
 
 _logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class CaseScores:
         group_key: Key of the datalist with the group of a case, for means of each group; None for no groups.
         num_worst: How many of the worst cases the page shows.
         num_workers: Cases scored at the same time; see `score_pairs`.
+        report: Tells which cases failed. They score the worst value, whatever a former run has left of them, and it is
+            for the report to end the run with an error.
 
     Raises:
         ValueError: If the protocol is unknown.
@@ -54,8 +58,10 @@ class CaseScores:
         group_key: str | None = None,
         num_worst: int = 3,
         num_workers: int | None = None,
+        report: CaseReport | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
+        self.report = report
         self.cases = {case["case"]: case for case in datalist}
         self.settings = Settings(label_set, protocol)
         self.mask_ending = mask_ending
@@ -81,10 +87,16 @@ class CaseScores:
         means = scored.summary["mean_over_structures"]
         engine.state.metrics.update({f"mean_{name}": mean for name, mean in means.items() if mean is not None})
         _logger.info("Scores of %d cases:\n%s", len(pairs), format_scores(scored.summary))
-        if problems := scored.missing_problems():
+        unexpected = [pair for pair in pairs if pair.case not in self._failed()]
+        if problems := replace(scored, pairs=unexpected).missing_problems():
             raise DatasetError(problems)
 
+    def _failed(self) -> Mapping[str, str]:
+        return {} if self.report is None else self.report.failed
+
     def _mask(self, case: str) -> Path | None:
+        if case in self._failed():
+            return None
         path = self.output_dir / f"{case}{self.mask_ending}"
         return path if path.exists() else None
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from monai.utils import CommonKeys
 
 from ..files import write_text_atomically
 from ..metrics import ChannelScore, score_channels
+from .case_journal import FAILED
+from .case_report import CaseReport
 
 _logger = logging.getLogger(__name__)
 
@@ -31,12 +34,18 @@ class DomainMetrics:
     `domains.json` has for every domain the means over its images, for each channel and over the channels; then
     `pooled`, the same over all images, in which large domains weigh more (the figure of VPTTA's tables), and
     `mean_over_domains`, in which every domain weighs the same (GraTa's). An image counts in every mean, also where a
-    mask is empty: `score_channels` says what that scores. The two files are written when every case has been scored;
-    what a former run left is removed at the start.
+    mask is empty: `score_channels` says what that scores. An image that failed counts with the worst values: Dice, E-
+    and S-measure 0, distances the diagonal. The two files are written when every case has been scored; what a former
+    run left is removed at the start.
 
     Args:
         output_dir: Folder of the two files.
         channel_names: Names of the channels of `pred` and `label`.
+        report: Tells which images failed, and keeps scores for a run that is started again and skips finished images.
+        image_size: Height and width that the network sees, for the diagonal; needed with `report`.
+
+    Raises:
+        ValueError: If `report` is given without `image_size`.
 
     Note:
         The engine's output must be decollated, with `pred` and `label` of shape (K, H, W), 0 and 1, on one grid, and
@@ -44,8 +53,18 @@ class DomainMetrics:
         `engine.state.metrics` as `pooled_dice` and so on.
     """
 
-    def __init__(self, output_dir: str | Path, channel_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        output_dir: str | Path,
+        channel_names: Sequence[str],
+        report: CaseReport | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        if report is not None and image_size is None:
+            raise ValueError("image_size must be given with report, for the distances of images that failed; got None.")
         self.output_dir = Path(output_dir)
+        self.report = report
+        self.diagonal_px = math.hypot(image_size or 0, image_size or 0)
         self.channel_names = list(channel_names)
         self.scores: list[tuple[str, str, list[ChannelScore]]] = []
 
@@ -74,6 +93,22 @@ class DomainMetrics:
                     f"channel_names must name the {len(scores)} channels of the prediction; got {self.channel_names}."
                 )
             self.scores.append((item["domain"], item["case"], scores))
+        self._keep_or_recall()
+
+    def _keep_or_recall(self) -> None:
+        """Keep the scores of the case with the report, or take them from there; count one that failed."""
+        if self.report is None or self.report.current is None:
+            return
+        case = self.report.current.case
+        domain = self.report.cases[case]["domain"]
+        if self.report.current.outcome == FAILED:
+            worst = ChannelScore(0.0, self.diagonal_px, self.diagonal_px, 0.0, 0.0)
+            self.scores.append((domain, case, [worst] * len(self.channel_names)))
+        elif self.report.is_finished():
+            kept = [ChannelScore(*values) for values in self.report.kept(FILES[0])]
+            self.scores.append((domain, case, kept))
+        else:
+            self.report.note(FILES[0], [[float(value) for value in score] for score in self.scores[-1][2]])
 
     def _write(self, engine: Engine) -> None:
         summary = self.summary()

@@ -9,6 +9,7 @@ from .piecewise_intensity import PiecewiseIntensityd
 from .scribbles import CutScribbled, GenerateScribbled, ScribbleConvertd, ShiftScribbled, UnshiftScribbled
 from .slice_prompts import RandSlicePromptsd
 from .volume_fusion import VolumeFusion
+from .whole_images import SaveImaged
 
 __all__ = [
     "CropBodyd",
@@ -21,6 +22,7 @@ __all__ = [
     "PiecewiseIntensityd",
     "RandSlicePromptsd",
     "ResizePhotographd",
+    "SaveImaged",
     "SavePredictionsd",
     "ScribbleConvertd",
     "ScribbleDistancesd",

@@ -16,6 +16,8 @@ from PIL import Image
 
 from ..data.mask_values import MaskConvention
 from ..data.photographs import read_mask, read_photograph
+from ..output_files import whole_file
+from .whole_images import SAVED
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -131,7 +133,8 @@ class SavePredictionsd(MapTransform):
     Probabilities are brought to the original size (bilinear; smoothed first where that is smaller) and then compared
     with the threshold, so borders are smooth at any size. Files go to `<output_dir>/<case>_mask.png`, gray values as
     in the data set's own masks, and `<case>_<channel>.png`, 16 bits, 65535 for probability 1. A case named
-    "<domain>/<name>" goes to a folder of its domain.
+    "<domain>/<name>" goes to a folder of its domain. A file appears when it is whole; its path is added to the list
+    under `saved`.
 
     Args:
         keys: Keys of probabilities, shape (K, H, W), in [0, 1].
@@ -174,12 +177,14 @@ class SavePredictionsd(MapTransform):
         self.case_key = case_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the files and return the data as they came.
+        """Write the files and return the data with their paths.
 
         Raises:
+            OSError: If a file cannot be written.
             ValueError: If a probability is not finite, which would be written as background.
         """
-        for key in self.key_iterator(data):
+        result = dict(data)
+        for key in self.key_iterator(result):
             height, width = (int(n) for n in data[self.size_key])
             probability = torch.as_tensor(np.asarray(data[key].detach().cpu()), dtype=torch.float32)
             if not torch.isfinite(probability).all():
@@ -190,12 +195,16 @@ class SavePredictionsd(MapTransform):
             smaller = height < probability.shape[1] or width < probability.shape[2]
             full = F.interpolate(probability[None], (height, width), mode="bilinear", antialias=smaller)[0]
             stem = self.output_dir / str(data[self.case_key])
-            stem.parent.mkdir(parents=True, exist_ok=True)
             mask = self.convention.encode((full >= self.threshold).numpy())
-            Image.fromarray(mask).save(stem.with_name(f"{stem.name}_mask.png"))
+            files = {stem.with_name(f"{stem.name}_mask.png"): Image.fromarray(mask)}
             if self.save_probabilities:
                 for name, channel in zip(self.channel_names, full, strict=True):
                     gray = (channel.clamp(0, 1) * MAX_UINT16).round().numpy().astype(np.uint16)
-                    # little compression: the lowest bits of a probability do not compress, and level 6 takes seconds
-                    Image.fromarray(gray).save(stem.with_name(f"{stem.name}_{name}.png"), compress_level=1)
-        return dict(data)
+                    files[stem.with_name(f"{stem.name}_{name}.png")] = Image.fromarray(gray)
+            for path, picture in files.items():
+                # little compression: the lowest bits of a probability do not compress, and level 6 takes seconds
+                level = {"compress_level": 1} if picture.mode.startswith("I") else {}
+                with whole_file(path, ".png") as temporary:
+                    picture.save(temporary, **level)
+            result[SAVED] = [*result.get(SAVED, ()), *map(str, files)]
+        return result

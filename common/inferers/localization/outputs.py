@@ -15,6 +15,8 @@ from monai.utils import MetaKeys
 
 from ...data.boxes import ScanBoxes, boxes_file, write_boxes
 from ...data.extreme_points import write_box_markups, write_point_markups
+from ...output_files import whole_file
+from ...transforms.whole_images import SAVED
 from .boxes import boxes_of_points, points_mm
 from .localizer import unpack_points
 from .templates import OrganTemplate
@@ -91,7 +93,8 @@ class SaveBoxesd(MapTransform):
     """Write the boxes of each case: `<case>_boxes.json`, and what 3D Slicer opens.
 
     That is `<case>_boxes.nii.gz`, a label map of the boxes, where small ones cover large ones;
-    `<case>_points.mrk.json`, the extreme points; and `<case>_<organ>.mrk.json`, the box of an organ.
+    `<case>_points.mrk.json`, the extreme points; and `<case>_<organ>.mrk.json`, the box of an organ. A file appears
+    when it is whole; its path is added to the list under `saved`.
 
     Args:
         keys: Keys of `ScanBoxes`.
@@ -105,16 +108,24 @@ class SaveBoxesd(MapTransform):
         self.for_slicer = for_slicer
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write, and return the data as it is."""
-        for key in self.key_iterator(dict(data)):
-            boxes = data[key]
-            write_boxes(boxes, boxes_file(self.output_dir, boxes.case))
+        """Write, and return the data with the paths of the files; the boxes come last, so that they mean all is there.
+
+        Raises:
+            OSError: If a file cannot be written.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            boxes, files = result[key], []
             if self.for_slicer:
-                write_box_markups(boxes, self.output_dir)
-                write_point_markups(data[POINTS], self.output_dir / f"{boxes.case}_points.mrk.json")
-                image = nib.Nifti1Image(draw_boxes(boxes), boxes.affine)
-                nib.save(image, self.output_dir / f"{boxes.case}_boxes.nii.gz")
-        return dict(data)
+                files = [*write_box_markups(boxes, self.output_dir), self.output_dir / f"{boxes.case}_points.mrk.json"]
+                write_point_markups(result[POINTS], files[-1])
+                files.append(self.output_dir / f"{boxes.case}_boxes.nii.gz")
+                with whole_file(files[-1], ".nii.gz") as temporary:
+                    nib.save(nib.Nifti1Image(draw_boxes(boxes), boxes.affine), temporary)
+            files.append(boxes_file(self.output_dir, boxes.case))
+            write_boxes(boxes, files[-1])
+            result[SAVED] = [*result.get(SAVED, ()), *map(str, files)]
+        return result
 
 
 def draw_boxes(boxes: ScanBoxes) -> np.ndarray:
