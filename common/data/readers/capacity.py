@@ -80,16 +80,29 @@ def read_gzip(path: Path, num_bytes: int) -> bytearray:
     return data
 
 
-def inflate(stream: BinaryIO) -> Iterator[int]:
-    """Yield the sizes of what a zlib stream decompresses to, up to its end.
+def inflate(stream: BinaryIO, compressed_bytes: int, num_bytes: int) -> Iterator[int]:
+    """Yield the sizes of what a zlib or gzip stream decompresses to, piece by piece, up to its end.
+
+    Args:
+        stream: At the start of the compressed bytes.
+        compressed_bytes: How many of them there are; more are not read.
+        num_bytes: Bytes that are wanted; a stream that goes on for megabytes behind them is left there.
 
     Raises:
         EOFError: If the stream is cut off.
-        zlib.error: If it is damaged; zlib verifies its own checksum.
+        zlib.error: If it is damaged; zlib verifies its own checksum, or does not end.
     """
     decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: a zlib or a gzip header
-    while chunk := stream.read(READ_BYTES):
-        yield len(decompressor.decompress(chunk))
-    yield len(decompressor.flush())
-    if not decompressor.eof:
-        raise EOFError
+    total = 0
+    while not decompressor.eof:
+        chunk = decompressor.unconsumed_tail
+        if not chunk:
+            chunk = stream.read(min(READ_BYTES, compressed_bytes))
+            compressed_bytes -= len(chunk)
+        if not chunk:
+            raise EOFError
+        size = len(decompressor.decompress(chunk, READ_BYTES))
+        total += size
+        if total > num_bytes + READ_BYTES:
+            raise zlib.error(f"it goes on behind the {num_bytes:,} bytes of voxels")
+        yield size

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from monai.data import ITKReader
 
 from ..problems import refusal
 from .capacity import check_capacity, damaged, inflate
+from .metaimage import read_metaimage_header
+from .nrrd import read_nrrd_header
 from .volume import Volume, split_channels
 
 __all__ = ["itk_volume", "load_itk", "read_itk_file"]
 
-MAX_HEADER_BYTES = 1 << 16
+VECTOR_TYPES = ("unsigned_char", "short", "unsigned_short", "float", "double")
+TYPES = (*VECTOR_TYPES, "int", "unsigned_int", "unsigned_long", "unsigned_long_long")
 
 
 def load_itk() -> ModuleType:
@@ -37,6 +42,15 @@ def read_itk_file(path: Path) -> Volume:
     Raises:
         DatasetError: If the voxels are not all there or do not decompress.
     """
+    if path.suffix.lower() == ".nrrd":
+        nrrd = read_nrrd_header(path)
+        data_file, start, warnings, compressed_bytes = path, nrrd.start, nrrd.warnings, 0
+        is_compressed, is_verified_here = nrrd.encoding != "raw", nrrd.encoding == "gzip"
+    else:
+        metaimage = read_metaimage_header(path)
+        data_file, start, warnings = metaimage.data_file, metaimage.start, metaimage.warnings
+        compressed_bytes = metaimage.compressed_bytes
+        is_compressed = is_verified_here = metaimage.is_compressed
     itk = load_itk()
     factory_io = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     if factory_io is None:
@@ -44,18 +58,26 @@ def read_itk_file(path: Path) -> Volume:
     factory_io.SetFileName(str(path))
     factory_io.ReadImageInformation()
     shape = tuple(factory_io.GetDimensions(axis) for axis in range(factory_io.GetNumberOfDimensions()))
-    file_bytes = path.stat().st_size
-    compressed = True
-    if path.suffix.lower() != ".nrrd":
-        fields, header_bytes = _metaimage_fields(path)
-        data_file, start = _metaimage_data(path, fields, header_bytes)
-        compressed = fields.get("CompressedData", "False").lower() == "true"
-        file_bytes = data_file.stat().st_size
-    num_bytes = int(factory_io.GetImageSizeInBytes())
-    check_capacity(path, shape, num_bytes, file_bytes, compressed)
-    if path.suffix.lower() != ".nrrd" and compressed:
-        _check_deflated(data_file, start, num_bytes)
-    return itk_volume(path, itk.imread(str(path)))
+    num_bytes = math.prod(shape) * _voxel_bytes(path, factory_io)
+    stored_bytes = data_file.stat().st_size - start
+    check_capacity(path, shape, num_bytes, stored_bytes, is_compressed)
+    if is_verified_here:
+        if stored_bytes < compressed_bytes:
+            raise damaged(path, f"{stored_bytes:,} of {compressed_bytes:,} bytes that CompressedDataSize announces")
+        _check_deflated(data_file, start, compressed_bytes or stored_bytes, num_bytes)
+    volume = itk_volume(path, itk.imread(str(path)))
+    volume.warnings += warnings
+    return volume
+
+
+def _voxel_bytes(path: Path, factory_io: Any) -> int:
+    """Return the bytes of a voxel; refuse types that the Python package of ITK lacks, after a search of a minute."""
+    component = factory_io.GetComponentTypeAsString(factory_io.GetComponentType())
+    count = int(factory_io.GetNumberOfComponents())
+    if component not in (VECTOR_TYPES if count > 1 else TYPES):
+        found = f"{component.replace('_', ' ')}" + (f", {count} per voxel" if count > 1 else "")
+        raise refusal(path, f"must hold numbers of one of the types {', '.join(TYPES)}", found, "convert it")
+    return count * int(factory_io.GetComponentSize())
 
 
 def itk_volume(path: Path, image: object) -> Volume:
@@ -73,35 +95,12 @@ def itk_volume(path: Path, image: object) -> Volume:
     return Volume(array, affine, spatial_shape, num_channels)
 
 
-def _metaimage_fields(path: Path) -> tuple[dict[str, str], int]:
-    """Return the fields of a MetaImage header and its length in bytes."""
-    fields = {}
-    with path.open("rb") as stream:
-        while stream.tell() < MAX_HEADER_BYTES and (line := stream.readline(MAX_HEADER_BYTES)):
-            name, _, value = line.decode("latin-1").partition("=")
-            fields[name.strip()] = value.strip()
-            if name.strip() == "ElementDataFile":
-                return fields, stream.tell()
-    raise damaged(path, "a MetaImage header without ElementDataFile")
-
-
-def _metaimage_data(path: Path, fields: dict[str, str], header_bytes: int) -> tuple[Path, int]:
-    """Return the file that holds the voxels of a MetaImage, and where they start in it."""
-    name = fields["ElementDataFile"]
-    if name.upper() == "LOCAL":
-        return path, header_bytes
-    data_file = path.parent / name
-    if not data_file.is_file():
-        raise refusal(path, "must lie beside its voxels", f"no file {name}", f"put {name} into the same folder")
-    return data_file, 0
-
-
-def _check_deflated(data_file: Path, start: int, num_bytes: int) -> None:
+def _check_deflated(data_file: Path, start: int, compressed_bytes: int, num_bytes: int) -> None:
     """Refuse deflated voxels that are damaged: ITK says `Uncompress failed` on the console and goes on."""
     with data_file.open("rb") as stream:
         stream.seek(start)
         try:
-            found_bytes = sum(inflate(stream))
+            found_bytes = sum(inflate(stream, compressed_bytes, num_bytes))
         except EOFError as error:
             raise damaged(data_file, "a zlib stream that is cut off") from error
         except zlib.error as error:

@@ -1,4 +1,4 @@
-"""What a NIfTI header says before nibabel repairs it: impossible numbers become likely ones, with no more than a log."""
+"""What a NIfTI header says before nibabel repairs it: it replaces impossible numbers by likely ones."""
 
 from __future__ import annotations
 
