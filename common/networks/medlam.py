@@ -12,7 +12,7 @@ from .dropout import Dropout
 from .winograd import is_faster, winograd_conv3d
 
 NUM_SCALES = 3
-# Along each axis, places whose features stand for a patch's in `finest_blocks`.
+# Along each axis, places whose features stand for a patch's in `finest_block`.
 _SAMPLES = 8
 
 
@@ -36,7 +36,10 @@ class ConvUnit(nn.Module):
         Args:
             x: Features. Shape (B, in_channels, D, H, W).
         """
-        x = winograd_conv3d(x, self.conv.weight, self.conv.bias) if is_faster(x, self.conv) else self.conv(x)
+        if torch.jit.is_scripting():
+            x = self.conv(x)
+        else:
+            x = winograd_conv3d(x, self.conv.weight, self.conv.bias) if is_faster(x, self.conv) else self.conv(x)
         if x.shape[0] == 1:
             # Of one item it is the same; this one keeps channels last in memory, which convolutions on a CPU prefer.
             return F.relu(F.batch_norm(x, None, None, training=True), inplace=True)
@@ -153,10 +156,10 @@ class MedLAM(nn.Module):
                     maps.append(x)
         return maps
 
-    def finest_blocks(
-        self, encoded: list[torch.Tensor], coarser: torch.Tensor, lows: torch.Tensor, size: int
+    def finest_block(
+        self, encoded: list[torch.Tensor], coarser: torch.Tensor, start: torch.Tensor, size: int
     ) -> torch.Tensor:
-        """Return the features of stride 1 in blocks of one patch, at a fraction of the work of all of it.
+        """Return the features of stride 1 in a block of one patch, at a fraction of the work of all of it.
 
         The normalizations need the mean and the deviation of each channel over the patch; they are estimated from a
         grid of 8 places along each axis.
@@ -164,11 +167,11 @@ class MedLAM(nn.Module):
         Args:
             encoded: What `encode` returned for one patch.
             coarser: The features of stride 2 that `decode` returned for it. Shape (1, 4b, D / 2, H / 2, W / 2).
-            lows: First voxel of each block; blocks lie within the patch. Shape (N, 3), int64.
-            size: Voxels of a block along each axis.
+            start: First voxel of the block, which lies within the patch. Shape (3,), int64.
+            size: Voxels of the block along each axis.
 
         Returns:
-            Shape (N, 4b, size, size, size).
+            Shape (1, 4b, size, size, size).
         """
         upsampled = F.interpolate(coarser, scale_factor=2.0, mode="trilinear", align_corners=False)
         x = torch.cat([upsampled, encoded[0]], dim=1)
@@ -177,28 +180,19 @@ class MedLAM(nn.Module):
         for axis, count in enumerate(self.patch_size):
             samples = samples.unfold(axis + 2, 2 * reach + 1, max(1, count // _SAMPLES))
         samples = samples[0].flatten(1, 3).transpose(0, 1)
-        padded = F.pad(x, [reach] * 6)[0]
-        ends = (lows + size + 2 * reach).tolist()
-        cuts = [[slice(a, b) for a, b in zip(*block, strict=True)] for block in zip(lows.tolist(), ends, strict=True)]
-        blocks = torch.stack([padded[:, cut[0], cut[1], cut[2]] for cut in cuts])
+        cut = [slice(low, low + size + 2 * reach) for low in start.tolist()]
+        block = F.pad(x, [reach] * 6)[:, :, cut[0], cut[1], cut[2]]
         for conv in (module for module in self.decoder[-1].modules() if isinstance(module, nn.Conv3d)):
             reach -= 1
-            samples, blocks = (F.conv3d(y, conv.weight, conv.bias) for y in (samples, blocks))
+            samples, block = (F.conv3d(y, conv.weight, conv.bias) for y in (samples, block))
             variance, mean = torch.var_mean(samples, dim=(0, 2, 3, 4), correction=0)
-            samples, blocks = (F.relu(F.batch_norm(y, mean, variance), inplace=True) for y in (samples, blocks))
-            if reach:
-                blocks *= self._is_inside(lows, size, reach, blocks)
-        return blocks
-
-    def _is_inside(self, lows: torch.Tensor, size: int, reach: int, like: torch.Tensor) -> torch.Tensor:
-        """1 where voxels of blocks that were widened by `reach` lie in the patch, else 0, as a padding has it."""
-        mask = like.new_ones(len(lows), 1, 1, 1, 1)
-        voxels = torch.arange(-reach, size + reach)
-        for axis, count in enumerate(self.patch_size):
-            places = lows[:, axis, None] + voxels
-            inside = ((places >= 0) & (places < count)).to(like)
-            mask = mask * inside.reshape(len(lows), 1, *(len(voxels) if a == axis else 1 for a in range(3)))
-        return mask
+            samples, block = (F.relu(F.batch_norm(y, mean, variance), inplace=True) for y in (samples, block))
+            for axis, (low, count) in enumerate(zip(start.tolist(), self.patch_size, strict=True)):
+                # beyond the patch there is padding
+                block.narrow(axis + 2, 0, max(0, reach - low)).zero_()
+                beyond = max(0, low + size + reach - count)
+                block.narrow(axis + 2, block.shape[axis + 2] - beyond, beyond).zero_()
+        return block
 
 
 def _two_units(in_channels: int, middle_channels: int, out_channels: int) -> nn.Sequential:

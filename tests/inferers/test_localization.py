@@ -22,7 +22,7 @@ from common.inferers.localization import (
     read_supports,
     unpack_points,
 )
-from common.inferers.localization.localizer import FoundPoints, share_patches
+from common.inferers.localization.localizer import FoundPoints
 from common.inferers.localization.outputs import draw_boxes
 from common.losses.relative_distance import offset_mm
 from common.networks import MedLAM
@@ -30,6 +30,8 @@ from common.transforms.paired_patches import crop_padded
 from tests.oracles import medlam as oracle
 
 PATCH = (16, 16, 32)
+# Of a similarity: the fast search estimates what the features are normalized by.
+TOLERANCE = {"exact": 1e-5, "fast": 0.05}
 NAMES = {1: "cube", 2: "bar", 3: "ghost"}
 # a scan whose grid is that of the network: axes (superior, anterior, left), 3 mm
 SAL = np.array([[0, 0, -3.0, 50], [0, 3.0, 0, 40], [3.0, 0, 0, -20], [0, 0, 0, 1]])
@@ -172,7 +174,6 @@ class TestTemplates:
 class TestSearch:
     @pytest.mark.parametrize("search", ["exact", "fast"])
     def test_support_as_query_is_found(self, network, scan, templates, search):
-        """Exactly; the fast search puts neighbors into one patch, which has other features by its normalization."""
         inferer = LocalizationInferer(templates, num_starts=2, search=search)
         volume = torch.from_numpy(scan[0])[None]
         truth = [[5.5, 4.5, 7.5, 14.5, 12.5, 19.5], [9.5, 13.5, 3.5, 17.5, 17.5, 8.5]]
@@ -181,12 +182,9 @@ class TestSearch:
         with torch.inference_mode():
             found = inferer.locate(volume, network)
         error = np.abs([diagonal(points.voxels[0].numpy()) for points in found] - np.array(truth))
-        if search == "exact":
-            assert error.max() < 1e-4
-            for points in found:
-                torch.testing.assert_close(points.similarity, torch.ones(1, 6))
-        else:
-            assert (error <= 2).mean() >= 0.8
+        for points in found:
+            torch.testing.assert_close(points.similarity, torch.ones(1, 6), atol=TOLERANCE[search], rtol=0)
+        assert error.max() < 1e-4
 
     def test_same_points_as_an_exhaustive_reference(self, network, scan, templates):
         volume = torch.from_numpy(scan[0])[None]
@@ -232,15 +230,6 @@ class TestSearch:
         for ours, expected in zip(unpack_points(inferer(volume[None], network)[0], templates), direct, strict=True):
             for a, b in zip(ours, expected, strict=True):
                 torch.testing.assert_close(a, b)
-
-    def test_shared_patches_cover_every_point_once(self):
-        points = torch.randint(0, 60, (40, 3), generator=torch.Generator().manual_seed(0))
-        reach = torch.tensor([8, 8, 16])
-        groups = share_patches(points, reach)
-        assert sorted(torch.cat([members for _, members in groups]).tolist()) == list(range(40))
-        for center, members in groups:
-            assert ((points[members] - center).abs() <= reach).all()
-        assert len(share_patches(points[:1].repeat(5, 1), reach)) == 1
 
 
 class TestBadInput:

@@ -12,7 +12,7 @@ from monai.inferers import Inferer
 from ...losses.relative_distance import DISTANCE_RANGE_MM, offset_mm
 from ...networks.medlam import NUM_SCALES, MedLAM
 from ...transforms.paired_patches import crop_padded
-from .search import TEMPLATE_SIZES, best_places, correlate, similarity_maps
+from .search import TEMPLATE_SIZES, best_place, correlate, similarity_maps
 from .templates import OrganTemplate
 
 EXACT, FAST = "exact", "fast"
@@ -53,10 +53,8 @@ class LocalizationInferer(Inferer):
     3. The features of a patch around the expected place are compared with the supports' (`similarity_maps`); the most
        similar place within half a patch is taken.
 
-    `exact` decodes a patch for each point, as published. `fast` shares a patch between points that are expected within
-    an eighth of it from its center, finds the most similar place by the scales of stride 4 and 2, and compares the
-    finest scale, three quarters of the work of a patch, only around that place. As the normalization of features
-    depends on the patch, so does the result, a little.
+    `exact` decodes a patch for each point, as published. `fast` finds the most similar place by the scales of stride 4
+    and 2, and compares the finest scale, three quarters of the work of a patch, only around that place.
 
     Differs from the authors' code: coarse scales are aligned exactly; the start runs no decoder, and organs share it;
     start points are drawn in tissue, the nearest of it where the middle is air; the fraction of a voxel by which the
@@ -234,23 +232,18 @@ class LocalizationInferer(Inferer):
         self, volume: torch.Tensor, network: MedLAM, expected: torch.Tensor, templates: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Most similar place of each point, (points, 3), and its similarity, (points,)."""
-        wanted = self._clamp(expected, volume)
+        search = self._search_patch if self.search == EXACT else self._search_coarse_to_fine
+        last = torch.tensor(volume.shape[1:]) - 1
         half = torch.tensor(network.patch_size) // 2
-        groups = [(center, torch.tensor([index])) for index, center in enumerate(wanted)]
-        if self.search == FAST:
-            groups = share_patches(wanted, half // 4)
-        places = torch.zeros(wanted.shape)
-        similarity = torch.zeros(len(wanted))
-        for center, members in groups:
+        places = torch.zeros(expected.shape)
+        similarity = torch.zeros(len(expected))
+        for index, center in enumerate(self._clamp(expected, volume)):
             first = center - half
-            # only places within half a patch of the expected one, within the patch and within the scan
-            low = torch.maximum(wanted[members] - half, first.clamp_min(0)) - first
-            last = torch.minimum(center + half, torch.tensor(volume.shape[1:]) - 1)
-            high = torch.minimum(wanted[members] + half, last) - first
-            kernels = [t[members].to(volume.device) for t in templates]
-            search = self._search_patch if self.search == EXACT else self._search_coarse_to_fine
-            found, similarity[members] = search(_patch(volume, center, network), network, kernels, low, high)
-            places[members] = (first + found).float()
+            # only places within the patch and within the scan
+            low, high = first.clamp_min(0) - first, torch.minimum(center + half, last) - first
+            kernels = [t[index : index + 1].to(volume.device) for t in templates]
+            place, similarity[index] = search(_patch(volume, center, network), network, kernels, low, high)
+            places[index] = (first + place).float()
         return places, similarity
 
     def _search_patch(
@@ -261,9 +254,9 @@ class LocalizationInferer(Inferer):
         low: torch.Tensor,
         high: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Most similar places of a patch between `low` and `high`, (points, 3), and their similarities, (points,)."""
+        """Most similar place of a patch between `low` and `high`, (3,), and its similarity."""
         maps = [m[0] for m in network.decode(network.encode(patch))]
-        return best_places(similarity_maps(maps, kernels, network.patch_size), low, high)
+        return best_place(similarity_maps(maps, kernels, network.patch_size)[0], low, high)
 
     def _search_coarse_to_fine(
         self,
@@ -276,17 +269,14 @@ class LocalizationInferer(Inferer):
         """The same, with the finest scale only around what the others find."""
         encoded = network.encode(patch)
         maps = network.decode(encoded, NUM_SCALES - 1)
-        scores = similarity_maps([m[0] for m in maps], kernels[:-1], network.patch_size)
-        coarse, _ = best_places(scores, low, high)
+        scores = similarity_maps([m[0] for m in maps], kernels[:-1], network.patch_size)[0]
+        coarse, _ = best_place(scores, low, high)
         size = TEMPLATE_SIZES[-1] + 2 * _REFINED
-        lows = (coarse - size // 2).clamp_min(0).minimum(torch.tensor(network.patch_size) - size)
-        blocks = network.finest_blocks(encoded, maps[-1], lows, size)
-        for index, (block, start) in enumerate(zip(blocks, lows.tolist(), strict=True)):
-            fine = correlate(F.normalize(block.float(), dim=0), kernels[-1][index : index + 1])[0]
-            cut = [slice(a, a + size + 1) for a in start]
-            scores[index, cut[0], cut[1], cut[2]] += fine
-        low, high = low.maximum(coarse - _REFINED), high.minimum(coarse + _REFINED)
-        return best_places(scores, low, high)
+        start = (coarse - size // 2).clamp_min(0).minimum(torch.tensor(network.patch_size) - size)
+        block = network.finest_block(encoded, maps[-1], start, size)[0]
+        cut = [slice(a, a + size + 1) for a in start.tolist()]
+        scores[cut[0], cut[1], cut[2]] += correlate(F.normalize(block.float(), dim=0), kernels[-1])[0]
+        return best_place(scores, low.maximum(coarse - _REFINED), high.minimum(coarse + _REFINED))
 
 
 def unpack_points(packed: torch.Tensor, templates: Sequence[OrganTemplate]) -> list[FoundPoints]:
@@ -308,31 +298,6 @@ def unpack_points(packed: torch.Tensor, templates: Sequence[OrganTemplate]) -> l
         FoundPoints(*(b.unflatten(0, (-1, 6)) for b in (rows[:, :3], rows[:, 3:6], rows[:, 6], rows[:, 7:])))
         for rows in packed.split(sizes)
     ]
-
-
-def share_patches(points: torch.Tensor, reach: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Cover points with few patches: greedily, each covering as many as it can.
-
-    Args:
-        points: Voxels. Shape (N, 3), int64.
-        reach: How far from its center a patch covers points, per axis. Shape (3,), int64.
-
-    Returns:
-        Center of each patch, shape (3,), and the points that it covers, int64; each point once.
-    """
-    rest = torch.arange(len(points))
-    groups = []
-    while len(rest):
-        left = points[rest]
-        # The lower ends of a best box can be moved onto coordinates of points.
-        lows = torch.cartesian_prod(*(left[:, axis].unique() for axis in range(3)))
-        inside = ((left[None] >= lows[:, None]) & (left[None] <= (lows + 2 * reach)[:, None])).all(dim=2)
-        members = inside[int(inside.sum(dim=1).argmax())]
-        covered = left[members]
-        center = torch.div(covered.amin(dim=0) + covered.amax(dim=0), 2, rounding_mode="floor")
-        groups.append((center, rest[members]))
-        rest = rest[~members]
-    return groups
 
 
 def _patch(volume: torch.Tensor, center: torch.Tensor, network: MedLAM) -> torch.Tensor:

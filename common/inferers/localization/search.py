@@ -89,25 +89,21 @@ def correlate(features: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
     return scores.div_(size**3)
 
 
-def best_places(scores: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the place with the highest score in each window.
+def best_place(scores: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the place with the highest score in a window.
 
     Args:
-        scores: Shape (N, d, h, w).
-        low: First place of each window. Shape (N, 3), int64.
-        high: Last place of each window. Shape (N, 3), int64.
+        scores: Shape (d, h, w).
+        low: First place of the window. Shape (3,), int64.
+        high: Last place of the window. Shape (3,), int64.
 
     Returns:
-        Places, shape (N, 3), int64, and their scores, shape (N,), on the CPU.
+        The place, shape (3,), int64, and its score, a scalar, on the CPU.
     """
-    places, best = [], []
-    for score, first, last in zip(scores, low.tolist(), high.tolist(), strict=True):
-        cut = [slice(a, b + 1) for a, b in zip(first, last, strict=True)]
-        window = score[cut[0], cut[1], cut[2]]
-        value, index = window.flatten().max(dim=0)
-        places.append(torch.stack(torch.unravel_index(index, window.shape)).cpu())
-        best.append(value.cpu())
-    return torch.stack(places) + low, torch.stack(best)
+    cut = [slice(a, b + 1) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+    window = scores[cut[0], cut[1], cut[2]]
+    best, index = window.flatten().max(dim=0)
+    return low + torch.stack(torch.unravel_index(index, window.shape)).cpu(), best.cpu()
 
 
 def _overlap(size: int, shift: int) -> tuple[slice, slice]:
