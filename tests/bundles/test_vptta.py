@@ -283,8 +283,8 @@ class TestBadInput:
         with refused(r"(?i)one value per channel"):
             run_config(bundle, ["inference.json"], {**overrides, "image_size": 32, "output_dir": str(tmp_path / "out")})
         rows = read_rows(tmp_path / "out" / "cases.csv")
-        assert rows[0]["outcome"] == "failed"
-        assert {row["outcome"] for row in rows[1:]} == {"not run"}
+        assert {row["outcome"] for row in rows} == {"failed"}
+        assert all("one value per channel" in row["reason"] for row in rows)
 
     def test_a_checkpoint_of_another_layout(self, infer, tmp_path):
         torch.save({"state_dict": ResUNet().state_dict()}, tmp_path / "other.pt")
@@ -298,7 +298,7 @@ class TestBadInput:
         overrides = {**TINY, "dataset_dirs": [str(tmp_path / "photos")], "output_dir": str(tmp_path / "out")}
         status, errors = run_command("vptta", INFER, {**overrides, "ckpt_path": str(source_model / "model.pt")})
         assert status != 0
-        assert "2 problems in the data" in errors
+        assert "2 of 2 cases failed" in errors
         assert "a mask belongs under label" in errors
         assert "unreadable.jpg: must open" in errors
 

@@ -15,14 +15,13 @@ from monai.bundle import run
 from PIL import Image
 from torch import nn
 
+from common.networks.promptable import PromptSegmenter
 from common.tools.runs import find_bundles
 
 BUNDLES = {path.name: path for path in find_bundles()}
 STREAMS = ("vptta", "grata")
 # An intensity at which `ThresholdNetwork` raises what a real one might.
 POISON_HU = 977
-# Files whose content is a matter of time, not of the result.
-TIMED = ("cases.csv", "cases.jsonl", "run.json")
 TINY_UNET = {"_target_": "monai.networks.nets.UNet", "spatial_dims": 2, "in_channels": 3, "out_channels": 2}
 TINY_UNET |= {"channels": [4, 8], "strides": [2], "norm": "batch"}
 
@@ -128,6 +127,55 @@ def stream_overrides(data: Path, work: Path, **overrides: Any) -> dict[str, Any]
     }
 
 
+class StubSegmenter(PromptSegmenter):
+    """What is brighter than a threshold within its box."""
+
+    def __init__(self, threshold: float = 0.5, image_size: int = 32) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.threshold = nn.Parameter(torch.tensor(threshold))
+
+    def encode(self, slices: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(slices.float(), (self.image_size,) * 2)
+
+    def decode(self, embedding, boxes, slice_index=None):
+        columns = torch.arange(self.image_size) + 0.5
+        inside = (columns > boxes[:, :1]) & (columns < boxes[:, 2:3])
+        upright = (columns > boxes[:, 1:2]) & (columns < boxes[:, 3:])
+        window = upright[:, None, :, None] & inside[:, None, None, :]
+        return torch.where(window, embedding[slice_index] - self.threshold, -1.0)
+
+    @property
+    def logits_size(self) -> int:
+        return self.image_size
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self
+
+    def trainable_parameters(self, train_encoder: bool) -> list[nn.Parameter]:
+        return [self.threshold]
+
+
+def segmenter_overrides(sources: dict[str, Path], work: Path, **overrides: Any) -> dict[str, Any]:
+    """Overrides for `medlsam`: an untrained localization that finds every organ, then a threshold in each box."""
+    tiny = {"spacing_mm": [16.0] * 3, "patch_size": [16, 16, 32], "base_channels": 2, "min_similarity": 0.0}
+    tiny |= {"min_inside": 0.0, "cache_dir": str(work / "templates"), "num_workers": 0, "max_slabs": 2}
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "tiny.json").write_text(json.dumps(tiny))
+    configs = BUNDLES["medlsam"] / "configs"
+    return {
+        "dataset_dir": str(sources["torso"]),
+        "medlam_path": str(sources["medlam.pt"]),
+        "localize_files": [str(configs / "localize.json"), str(work / "tiny.json")],
+        "sam_path": "none",
+        "network_def": {"_target_": f"{__name__}.StubSegmenter"},
+        "num_supports": 1,
+        "num_workers": 0,
+        **overrides,
+    }
+
+
 MEMORY = {"memory_size": 4, "num_neighbors": 2, "prompt_fraction": 0.1}
 
 
@@ -152,16 +200,12 @@ def contents_of(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name == "cases.csv":
-            found[name] = [[value for key, value in row.items() if key != "seconds"] for row in rows_of(folder)]
-        elif path.name == "cases.csv":
+        if path.name == "cases.csv":
             found[name] = [[value for key, value in row.items() if key != "seconds"] for row in rows_of(path.parent)]
         elif path.name == "cases.jsonl":
             entries = [json.loads(line) for line in path.read_text().splitlines()]
-            found[name] = {
-                entry["case"]: (entry["outcome"], sorted(entry["files"]), entry["notes"]) for entry in entries
-            }
-        elif path.name in TIMED or path.parent.name == "cases" or path.suffix == ".html":
+            found[name] = {row["case"]: (row["outcome"], sorted(row["files"]), row["notes"]) for row in entries}
+        elif path.name == "run.json" or name.startswith("cases/") or path.suffix == ".html":
             found[name] = ""
         elif path.name == "stream_state.pt":
             found[name] = comparable(torch.load(path, weights_only=True))

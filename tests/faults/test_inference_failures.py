@@ -220,13 +220,13 @@ class TestStreams:
         spoil_photograph(spoilt / "b" / "imagesTs" / "p004.png")
         options = {"reset_on_domain_change": False}
         run_inference(bundle, stream_overrides(clean, tmp_path, output_dir=str(tmp_path / "1"), **options), configs)
+        settings = stream_overrides(spoilt, tmp_path, output_dir=str(tmp_path / "2"), **options)
         with pytest.raises((RuntimeError, ValueError)) as caught:
-            settings = stream_overrides(spoilt, tmp_path, output_dir=str(tmp_path / "2"), **options)
             run_inference(bundle, settings, configs)
         assert "1 of 20 cases failed" in error_text(caught.value)
         assert "found 1 gray channel" in error_text(caught.value)
         one, two = (contents_of(tmp_path / name) for name in "12")
-        pictures = [name for name in one if name.endswith(".png")]
+        pictures = [name for name in one if name.endswith(".png") and name[:2] in ("b/", "c/")]
         assert len(pictures) == 19 * 3
         assert {name: two[name] for name in pictures} == {name: one[name] for name in pictures}
         assert two["adaptation.csv"] == one["adaptation.csv"]
@@ -260,7 +260,7 @@ class TestStreams:
         settings = stream_overrides(photographs, tmp_path, output_dir=str(tmp_path / "2"), allow_failures=True)
         run_inference(bundle, settings)
         one, two = (contents_of(tmp_path / name) for name in "12")
-        pictures = {name: one[name] for name in one if name.endswith(".png")}
+        pictures = {name: one[name] for name in one if name.endswith(".png") and name[:2] in ("b/", "c/")}
         assert {name: two[name] for name in pictures} == pictures
         one["stream_state.pt"]["num_seen"] += 1
         assert two["stream_state.pt"] == one["stream_state.pt"]
