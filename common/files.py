@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import torch
@@ -61,10 +62,25 @@ def remove_leftovers(*paths: str | Path) -> list[Path]:
     return removed
 
 
+def require_writable(folder: str | Path) -> None:
+    """Make a folder and see whether files can be written to it, before hours of work depend on it.
+
+    Args:
+        folder: The folder; it is made if needed.
+
+    Raises:
+        OSError: If no file can be made there; the message has the folder.
+    """
+    with _refusals_named(Path(folder)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _refusals_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as stream:
@@ -75,14 +91,21 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
+
+
+@contextmanager
+def _refusals_named(path: Path) -> Iterator[None]:
+    """Say which path it was that the operating system refused to write."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:
         reason = _reason(error)
         if reason is None:
             raise
         raise OSError(
             reason.errno,
-            f"{path} cannot be written: {reason.strerror or reason}. No half of it was left behind, and a file of an "
-            f"earlier write is as it was. Make room or give another folder, then start again",
+            f"{path} cannot be written: {reason.strerror or reason}. Nothing half written is left, and what was there "
+            f"is as it was. Make room, or give another folder, then start again",
         ) from error
 
 

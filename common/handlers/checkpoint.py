@@ -14,7 +14,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
-from ..files import remove_leftovers, write_atomically
+from ..files import remove_leftovers, require_writable, write_atomically
 from ..weights.checkpoint import READ_ERRORS
 
 STATE_FILE = "training_state.pt"
@@ -48,7 +48,8 @@ class TrainingCheckpoint:
         FileNotFoundError: At the start of training, if `resume` is set and there is nothing to resume.
         ValueError: At the start of training, if `training_state.pt` is damaged or of another configuration.
         FloatingPointError: After an epoch that left NaN or infinity in the weights; the files stay as they are.
-        OSError: If a file cannot be written; the files of the epoch before are whole.
+        OSError: If the folder cannot be written, at the start, or a file later on; the files of the epoch before are
+            whole.
 
     Note:
         In a distributed run every process resumes and process 0 alone writes.
@@ -133,8 +134,9 @@ class TrainingCheckpoint:
             )
 
     def load(self, engine: Engine) -> None:
-        """Clear away what a killed run has left half written, and continue where `resume` is set."""
+        """See that the folder can be written, clear away what a killed run left, and continue if `resume` is set."""
         if _rank() == 0:
+            require_writable(self.save_dir)
             for leftover in remove_leftovers(*(self.save_dir / name for name in (BEST_FILE, LAST_FILE, STATE_FILE))):
                 _logger.info("Removed %s, half written by a run that was killed.", leftover)
         if not self.resume:

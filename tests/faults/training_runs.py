@@ -195,7 +195,18 @@ def _run_quietly(options: dict[str, Any], log: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     torch.set_num_threads(1)
+    # the processes of the loader, which would otherwise come from a server of their own
+    multiprocessing.set_start_method("fork", force=True)
     run(**options)
+
+
+def messages_of(error: BaseException | None) -> str:
+    """The messages of an error and of all that caused it: MONAI wraps what a configuration raises."""
+    texts = []
+    while error is not None:
+        texts.append(f"{type(error).__name__}: {error}")
+        error = error.__cause__ or error.__context__
+    return "\n".join(texts)
 
 
 def assert_same_training(folder: Path, expected: Path) -> None:
@@ -223,3 +234,47 @@ def _differences(value: Any, wanted: Any, place: str = "") -> Any:
             yield from _differences(*pair, f"{place}/{index}")
     elif value != wanted:
         yield f"{place}: {value} instead of {wanted}"
+
+
+class SpoilAt:
+    """Make the images of an iteration NaN, as a file might that changed after the check."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED(once=self.iteration), self._spoil)
+
+    def _spoil(self, engine: Engine) -> None:
+        images = engine.state.batch["image"]
+        for image in images if isinstance(images, list) else [images]:
+            image.fill_(torch.nan)
+
+
+class DeleteAfterEpoch:
+    """Delete files when an epoch is over."""
+
+    def __init__(self, epoch: int, pattern: str) -> None:
+        self.epoch, self.pattern = epoch, Path(pattern)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(once=self.epoch), self._delete)
+
+    def _delete(self, _engine: Engine) -> None:
+        for path in sorted(self.pattern.parent.glob(self.pattern.name)):
+            path.unlink()
+
+
+class LimitFilesAfterEpoch:
+    """Let no file grow above a size from the end of an epoch on, as a quota does."""
+
+    def __init__(self, epoch: int, num_bytes: int) -> None:
+        self.epoch, self.num_bytes = epoch, num_bytes
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(once=self.epoch), self._limit)
+
+    def _limit(self, _engine: Engine) -> None:
+        import resource  # Windows has none
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.num_bytes, resource.RLIM_INFINITY))
