@@ -220,7 +220,8 @@ class TestRefusals:
         assert "test_000_boxes.json: must be a file of boxes; found nothing" in messages_of(caught.value)
         with (tmp_path / "cases.csv").open() as stream:
             assert [row["outcome"] for row in csv.DictReader(stream)] == ["failed"]
-        assert not (tmp_path / "summary.json").exists()
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert summary["mean_over_structures"]["dice"] == 0
 
     def test_boxes_from_the_reference_without_it(self, run_config, torso, trained, tmp_path):
         overrides = {"dataset_dir": str(torso), "sam_path": str(trained / "model.pt"), "num_workers": 0}

@@ -39,7 +39,7 @@ def run_and_kill(action: Callable[[], object], folder: Path, after_events: int =
             if after_events:
                 sys.addaudithook(_killer(str(folder), after_events))
             action()
-        except BaseException:  # noqa: BLE001 - a fork of pytest must never come back to it
+        except BaseException:  # a fork of pytest must never come back to it
             log.write_text(traceback.format_exc())
             os._exit(1)
         os._exit(0)

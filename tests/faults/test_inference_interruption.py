@@ -200,7 +200,7 @@ class TestSkipping:
         for name in (".case_000_seg.nii.gz.123.tmp.nii.gz", ".cases.jsonl.77.tmp"):
             (out / name).write_bytes(b"half")
         run_to("volume_fusion", out, INFER)()
-        assert not [path for path in out.rglob(".*")]
+        assert not list(out.rglob(".*"))
 
     def test_the_journal_tells_scores_exactly(self, run_to, tmp_path):
         out = tmp_path / "out"

@@ -45,8 +45,11 @@ def run_cases(tmp_path):
             for case in depths
         ]
 
+        report = CaseReport(tmp_path / "out", cases)
+
         def step(engine, case):
             engine.state.batch = [{"case": case}]
+            report.begin(case)
             if isinstance(depths[case], Exception):
                 raise depths[case]
             if depths[case] is not None:
@@ -54,7 +57,7 @@ def run_cases(tmp_path):
             return [{}]
 
         engine = Engine(step)
-        CaseReport(tmp_path / "out", list(depths)).attach(engine)
+        report.attach(engine)
         CaseScores(tmp_path / "out", cases, LABELS, num_workers=1, **options).attach(engine)
         engine.run(list(depths), max_epochs=1)
         return engine
