@@ -9,12 +9,16 @@ import struct
 import zlib
 from pathlib import Path
 
+import itk
 import numpy as np
 import pydicom
+import tifffile
+
+from common.data.readers import load_itk
 
 from tests.faults.hostile_nifti import CODES, FIELDS
 
-Reading = tuple[np.ndarray, np.ndarray | None]
+Reading = tuple[np.ndarray | None, np.ndarray | None]
 META_TYPES = {"MET_UCHAR": "u1", "MET_CHAR": "i1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
               "MET_FLOAT": "f4", "MET_DOUBLE": "f8", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8"}  # fmt: skip
 NRRD_TYPES = {"uchar": "u1", "signed char": "i1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
@@ -34,6 +38,7 @@ def second_reading(path: Path) -> Reading | None:
             return _metaimage(path)
         if name.endswith(".nrrd"):
             return _nrrd(path)
+        return _picture(path)
     except (struct.error, zlib.error, OSError, EOFError, ValueError, OverflowError, KeyError, IndexError, TypeError):
         return None
     return None
@@ -145,7 +150,9 @@ def _nrrd(path: Path) -> Reading | None:
     if "space directions" not in fields:
         affine = _ras(np.diag(_floats(fields.get("spacings", "1 1 1"), 3)), [0.0, 0.0, 0.0])
         return array, affine
-    vectors = [_floats(v.strip("()").replace(",", " "), 3) for v in re.findall(r"\([^)]*\)", fields["space directions"])]
+    vectors = [
+        _floats(v.strip("()").replace(",", " "), 3) for v in re.findall(r"\([^)]*\)", fields["space directions"])
+    ]
     origin = _floats(fields.get("space origin", "(0,0,0)").strip("()").replace(",", " "), 3)
     signs = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
              "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}  # fmt: skip
@@ -197,3 +204,25 @@ def _dicom(folder: Path) -> Reading | None:
     matrix = np.stack([orientation[:3] * spacing[1], orientation[3:] * spacing[0], step], axis=1)
     array = np.stack([entry[3].T for entry in slices], axis=-1)
     return array, _ras(matrix, slices[0][0])
+
+
+def _picture(path: Path) -> Reading | None:
+    """Read a PNG through ITK, a TIFF through tifffile; axes columns, rows as Pillow's reader gives them.
+
+    Of a JPEG, which has no checksum and whose decoders differ by some steps, nothing is known but that it begins so.
+    """
+    start = path.read_bytes()[:4]
+    if start.startswith(b"\xff\xd8"):
+        return None, None
+    try:
+        if start in (b"II*\0", b"MM\0*"):
+            with tifffile.TiffFile(path) as file:
+                if file.pages[0].compression.name in ("LZW", "JPEG"):
+                    return None, None
+                array = file.pages[0].asarray()
+        else:
+            load_itk()
+            array = itk.array_from_image(itk.imread(str(path), imageio=itk.PNGImageIO.New()))
+    except Exception:  # whatever they raise on noise
+        return None
+    return np.swapaxes(array, 0, 1), None
