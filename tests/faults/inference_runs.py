@@ -127,6 +127,17 @@ def stream_overrides(data: Path, work: Path, **overrides: Any) -> dict[str, Any]
     }
 
 
+class PixelNetwork(nn.Module):
+    """Disc and cup where red is above a threshold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x[:, :1] - self.threshold).repeat(1, 2, 1, 1) * 50
+
+
 class StubSegmenter(PromptSegmenter):
     """What is brighter than a threshold within its box."""
 
