@@ -110,7 +110,7 @@ class TestLocalization:
     @pytest.fixture(scope="class")
     def sources(self, tmp_path_factory):
         folder = tmp_path_factory.mktemp("sources")
-        torso = {"num_unlabeled": 0, "num_validation": 0, "num_test": 3, "spacing_mm": 14.0, "field_of_view": "abdomen"}
+        torso = {"num_unlabeled": 0, "num_validation": 0, "num_test": 3, "spacing_mm": 12.0, "field_of_view": "abdomen"}
         write_torso_phantoms(folder / "torso", 4, seed=1, **torso)
         torch.manual_seed(0)
         torch.save(MedLAM(base_channels=2, patch_size=(16, 16, 32)).state_dict(), folder / "medlam.pt")

@@ -38,7 +38,7 @@ WRITERS: dict[Callable[..., Any], tuple[str, tuple[str, ...]]] = {
     TensorBoardStatsHandler: ("log_dir", ("events.out.tfevents.* (TensorBoard)",)),
     SavePredictionsd: ("output_dir", ("{case}_mask.png",)),
     SaveBoxesd: ("output_dir", ("{case}_boxes.json",)),
-    CaseReport: ("output_dir", ("cases.csv",)),
+    CaseReport: ("output_dir", ("cases.csv", "cases.jsonl")),
     CaseScores: ("output_dir", ("scores.csv", "summary.json", "report.html")),
     DomainMetrics: ("output_dir", ("metrics.csv", "domains.json")),
     BoxMetrics: ("output_dir", ("boxes.csv", "boxes.json")),
