@@ -28,8 +28,9 @@ from tests.faults.training_runs import (
     assert_same_training,
     messages_of,
     options_of,
+    phantoms_in,
+    uninterrupted_in,
     with_handler,
-    write_phantoms,
 )
 
 HANDLERS = training_runs.__name__
@@ -41,9 +42,7 @@ KILLED = 9
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(folder)
-    return folder
+    return phantoms_in(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +51,9 @@ def processes() -> Processes:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory) -> Path:
+def uninterrupted(tmp_path_factory) -> Path:
     """Folder of the training of `vptta`."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    run(**options_of(TRAININGS["vptta"], data, folder))
-    return folder
+    return uninterrupted_in(tmp_path_factory.getbasetemp(), "vptta")
 
 
 def epoch_of(folder):

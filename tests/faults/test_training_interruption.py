@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
@@ -22,8 +23,9 @@ from tests.faults.training_runs import (
     RaiseAt,
     assert_same_training,
     options_of,
+    phantoms_in,
+    uninterrupted_in,
     with_handler,
-    write_phantoms,
 )
 
 SIGNALS = (signal.SIGTERM, signal.SIGKILL)
@@ -34,9 +36,7 @@ KILLS = {name: 30 if name in (*QUICK, "grata") else 8 for name in TRAININGS}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(folder)
-    return folder
+    return phantoms_in(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +45,9 @@ def processes() -> Processes:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory) -> Callable[[str], Path]:
-    """Give the folder of a training that nothing has interrupted, run once."""
-    folders: dict[str, Path] = {}
-
-    def train(name: str) -> Path:
-        if name not in folders:
-            folder = tmp_path_factory.mktemp(name)
-            run(**options_of(TRAININGS[name], data, folder))
-            folders[name] = folder
-        return folders[name]
-
-    return train
+def uninterrupted(tmp_path_factory) -> Callable[[str], Path]:
+    """Give the folder of a training that nothing has interrupted."""
+    return functools.partial(uninterrupted_in, tmp_path_factory.getbasetemp())
 
 
 def slow_unless_quick(names):

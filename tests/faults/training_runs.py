@@ -108,15 +108,27 @@ TRAININGS = {
 }
 
 
-def write_phantoms(folder: Path) -> None:
-    """Write the data of all trainings, and the weights of a small SAM."""
-    write_torso_phantoms(
-        folder / "torso", 4, seed=1, num_unlabeled=1, num_validation=1, spacing_mm=12.0, field_of_view="abdomen"
-    )
-    write_heart_phantoms(folder / "hearts", 3, seed=1, num_validation=1, num_test=0, image_size=48, spacing_mm=4.0)
-    write_fundus_phantoms(folder / "fundus", 6, seed=1, num_validation=2, num_test=0, image_size=64)
-    torch.manual_seed(0)
-    torch.save(SamSegmenter(SMALL_SAM).state_dict(), folder / "sam.pt")
+def phantoms_in(folder: Path) -> Path:
+    """Give the folder with the data of all trainings and the weights of a small SAM, written by the first test."""
+    data = folder / "training_phantoms"
+    if not data.exists():
+        write_torso_phantoms(
+            data / "torso", 4, seed=1, num_unlabeled=1, num_validation=1, spacing_mm=12.0, field_of_view="abdomen"
+        )
+        write_heart_phantoms(data / "hearts", 3, seed=1, num_validation=1, num_test=0, image_size=48, spacing_mm=4.0)
+        write_fundus_phantoms(data / "fundus", 6, seed=1, num_validation=2, num_test=0, image_size=64)
+        torch.manual_seed(0)
+        torch.save(SamSegmenter(SMALL_SAM).state_dict(), data / "sam.pt")
+    return data
+
+
+def uninterrupted_in(folder: Path, name: str) -> Path:
+    """Give the folder of a training that nothing interrupts, run by the first test that asks for it."""
+    trained = folder / f"uninterrupted_{name}"
+    if not trained.exists():
+        trained.mkdir()
+        run(**options_of(TRAININGS[name], phantoms_in(folder), trained))
+    return trained
 
 
 def options_of(training: Training, data: Path, folder: Path, **overrides: Any) -> dict[str, Any]:
