@@ -114,7 +114,7 @@ def _reader_of(path: Path) -> Callable[[Path], Volume]:
     """Return the reader of a file or folder, which is there and is one; links are followed."""
     try:
         status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
         found = "a link to nothing" if path.is_symlink() else "nothing"
         raise refusal(path, "must exist", found, "correct the path in dataset.json, or restore the file") from None
     if stat.S_ISDIR(status.st_mode):

@@ -40,7 +40,7 @@ def read_picture(path: Path) -> Volume:
             if pages > 1:
                 raise refusal(path, "must hold one image", f"{pages} pages", "save each page as a file, or use NIfTI")
             if image.format == "TIFF":
-                _check_tiff(path, image.size)
+                _check_tiff(path, image)
             array, meta = PILReader().get_data(image)
             mode = image.mode
     # A broken PNG is a SyntaxError to Pillow; its errors for oversized images have no common base with the others.
@@ -51,7 +51,7 @@ def read_picture(path: Path) -> Volume:
     return Volume(np.asarray(array), None, spatial_shape, num_channels, is_palette=mode == "P")
 
 
-def _check_tiff(path: Path, size: tuple[int, int]) -> None:
+def _check_tiff(path: Path, image: Image.Image) -> None:
     """Refuse a TIFF whose tags two readers do not take for the same, or with pixels behind the end of the file."""
     file_bytes = path.stat().st_size
     try:
@@ -72,5 +72,10 @@ def _check_tiff(path: Path, size: tuple[int, int]) -> None:
         raise damaged(path, str(error) or "pixels that are cut off") from error
     if len(page.tags) != num_tags:
         raise damaged(path, f"{num_tags - len(page.tags)} tags that cannot be")
-    if found != size or not ends or max(ends) > file_bytes:
-        raise damaged(path, f"{found[0]} x {found[1]} pixels up to byte {max(ends, default=0):,} of {file_bytes:,}")
+    if found != image.size or page.samplesperpixel != len(image.getbands()):
+        raise damaged(path, f"{found[0]} x {found[1]} pixels with {page.samplesperpixel} values, or {image}")
+    stored_bytes = sum(page.databytecounts)
+    if max(ends, default=0) > file_bytes or (
+        page.compression == tifffile.COMPRESSION.NONE and stored_bytes < page.nbytes
+    ):
+        raise damaged(path, f"{stored_bytes:,} bytes of pixels up to byte {max(ends, default=0):,} of {file_bytes:,}")
