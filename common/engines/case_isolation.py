@@ -48,7 +48,8 @@ class CaseIsolation:
 
     Args:
         report: The `CaseReport` of the run.
-        adaptation: The inferer, if it keeps state between images: a failed image leaves the state as it was.
+        adaptation: The inferer, if it keeps state between images: a failed image leaves the state as it was, and so
+            does one behind which the state would not be finite.
 
     Raises:
         ValueError: At a batch of several cases, of which one could fail.
@@ -87,12 +88,18 @@ class CaseIsolation:
             return _nothing(engine)
         state = None if self.adaptation is None else self.adaptation.state_dict()
         try:
-            return engine._iteration(engine, batchdata)
+            output = engine._iteration(engine, batchdata)
         except Exception as error:
             if machine_fault(error, is_writing=True):
                 raise
             _logger.debug("Case %s failed", case, exc_info=True)
             reason = describe_failure(error)
+        else:
+            if self.adaptation is not None and state is not None and not is_finite(self.adaptation.state_dict()):
+                # the image is segmented, but what was learned from it would spoil all that follow
+                self.adaptation.load_state_dict(state)
+                _logger.warning("Case %s: the adaptation to it is not finite and is taken back.", case)
+            return output
         # behind the handler, which keeps the tensors of the failed case alive
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -100,6 +107,21 @@ class CaseIsolation:
             self.adaptation.load_state_dict(state)
         self.report.fail(reason)
         return _nothing(engine)
+
+
+def is_finite(state: Any) -> bool:
+    """Tell whether all numbers of a state are finite.
+
+    Args:
+        state: Tensors and plain values, in dictionaries and sequences.
+    """
+    if isinstance(state, torch.Tensor):
+        return not state.is_floating_point() or bool(torch.isfinite(state).all())
+    if isinstance(state, Mapping):
+        return all(map(is_finite, state.values()))
+    if isinstance(state, (list, tuple)):
+        return all(map(is_finite, state))
+    return True
 
 
 def _nothing(engine: SupervisedEvaluator) -> list[Any]:

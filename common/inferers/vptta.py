@@ -188,8 +188,9 @@ class VPTTAInferer(AdaptationInferer):
         self._window = FrequencyWindow((height, width), self.published)
         self._make_prompt(state["prompt"].to(device).clone())
         self._optimizer.load_state_dict(state["optimizer"])
-        self._memory.keys = state["keys"].to(device)
-        self._memory.prompts = state["prompts"].to(device)
+        if state["keys"] is not None:  # the first image may have failed
+            self._memory.keys = state["keys"].to(device)
+            self._memory.prompts = state["prompts"].to(device)
 
 
 class PromptStep(NamedTuple):

@@ -175,6 +175,16 @@ class TestStream:
         assert counter.count == 2
         assert (tmp_path / "c.txt").read_text() == "3 2"
 
+    def test_a_state_that_is_not_finite_is_taken_back(self, tmp_path, caplog):
+        class Fragile(Counter):
+            def state_dict(self):
+                return {"count": self.count, "moments": [torch.tensor(float("nan") if self.count == 2 else 1.0)]}
+
+        fragile = Fragile()
+        run_cases(tmp_path, {"a": 1, "b": 2}, fragile)
+        assert fragile.count == 1
+        assert "Case b: the adaptation to it is not finite and is taken back" in caplog.text
+
     def test_a_stream_goes_on_where_it_was(self, tmp_path):
         with pytest.raises(OSError, match="ended at case c"):
             run_cases(tmp_path, {"a": 1, "b": 2, "c": OSError(errno.ENOSPC, "full"), "d": 4}, Counter())
