@@ -93,7 +93,10 @@ def load_datalist(
     cases: list[Case] = []
     for directory in directories:
         root = Path(os.path.abspath(Path(directory).expanduser()))  # noqa: PTH100 - resolve() would follow links
-        sections = _find_sections(root, required)
+        try:
+            sections = _find_sections(root, required)
+        except OSError as error:
+            raise refusal(root, "must be readable", str(error), "correct its rights, or the links in it") from error
         pool = [name for name in ensure_tuple(hold_out_from) if name in sections]
         # whoever asks for both sides, or for neither, has nothing held out
         one_side = (VALIDATION in wanted) != bool({*pool} & {*wanted})
@@ -135,6 +138,8 @@ def _read_json(path: Path) -> dict[str, list[Case]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # also what is not UTF-8
         raise refusal(path, "must be JSON in UTF-8", str(error), "repair the file at this place") from error
+    except RecursionError as error:
+        raise refusal(path, "must be JSON in UTF-8", "lists in lists without end", "write it anew") from error
     if not isinstance(content, dict):
         raise refusal(path, "must be a JSON object", f"a {type(content).__name__}", 'write {"training": [...], ...}')
     sections: dict[str, list[Case]] = {}
@@ -167,7 +172,7 @@ def _is_path(value: object, several: bool = False) -> bool:
     """Tell whether a JSON value is a path, or, where `several` may stand, a list of them."""
     if several and isinstance(value, list):
         return bool(value) and all(_is_path(v) for v in value)
-    return isinstance(value, str) and bool(value)
+    return isinstance(value, str) and bool(value) and "\0" not in value
 
 
 def _json_case(root: Path, place: str, fields: dict[str, Any]) -> Case:
@@ -184,7 +189,8 @@ def _json_case(root: Path, place: str, fields: dict[str, Any]) -> Case:
 
 
 def _absolute(root: Path, path: str) -> str:
-    return os.path.abspath(root / Path(path).expanduser())  # noqa: PTH100 - resolve() would follow links
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - Path's raises where there is no such user
+    return os.path.abspath(root / expanded)  # noqa: PTH100 - resolve() would follow links
 
 
 def _channel_files(path: Path) -> str | list[str] | None:

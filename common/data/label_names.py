@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monai.utils import ensure_tuple
 
@@ -32,11 +33,10 @@ def load_label_names(
     names: dict[int, str] = {}
     for directory in ensure_tuple(dataset_dir):
         path = Path(directory) / "dataset.json"
-        listed = json.loads(path.read_text(encoding="utf-8")).get("labels", {}) if path.is_file() else {}
-        for key, value in listed.items() if isinstance(listed, dict) else ():
-            if not key.isdigit() and not isinstance(value, int):
+        for key, value in _listed(path).items() if path.is_file() else ():
+            if not key.isdecimal() and not isinstance(value, int):
                 continue  # nnU-Net's regions: several labels under one name
-            label, name = (int(key), str(value)) if key.isdigit() else (int(value), key)
+            label, name = (int(key), str(value)) if key.isdecimal() else (int(value), key)
             if names.setdefault(label, name) != name:
                 raise refusal(path, f"must call label {label} {names[label]!r}, as before", repr(name), "rename one")
     names = {label: names.get(label, f"label_{label}") for label in range(1, num_classes)}
@@ -44,3 +44,13 @@ def load_label_names(
     if doubles:
         raise refusal(str(dataset_dir), "must name each label differently", ", ".join(doubles), "rename all but one")
     return names
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    """Return the labels as a file lists them; none where it lists none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also what is not UTF-8
+        raise refusal(path, "must be JSON in UTF-8", str(error), "repair the file at this place") from error
+    listed = content.get("labels") if isinstance(content, dict) else None
+    return listed if isinstance(listed, dict) else {}

@@ -15,11 +15,10 @@ from ..data.photographs import read_mask
 from ..data.problems import refusal
 from ..data.readers import GEOMETRY_TOLERANCE_MM, Volume, case_name, displacement_mm, image_suffix, read_volume
 from ..metrics.windows import joint_window, label_windows, mask_window
-from .structures import LabelSet, Structure
+from .structures import MAX_LABEL, LabelSet, Structure
 
 # Folder inside a case's folder that AbdomenAtlas puts its files into.
 INNER_FOLDER = "segmentations"
-MAX_LABEL = 65535
 
 
 @dataclass(frozen=True)
@@ -259,9 +258,9 @@ def _read_picture(path: Path, label_set: LabelSet) -> CaseMasks:
 
 
 def _whole_numbers(path: Path, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind in "bu":
+    if array.dtype == bool or array.dtype in (np.uint8, np.uint16):
         return array.view(np.uint8) if array.dtype == bool else array
-    whole = array if array.dtype.kind == "i" else np.rint(array)
+    whole = array if array.dtype.kind in "iu" else np.rint(array)
     if not np.array_equal(whole, array):  # NaN equals nothing
         raise refusal(path, "must hold whole numbers", "fractions or NaN", "threshold probabilities, save labels")
     low, high = float(whole.min()), float(whole.max())

@@ -15,6 +15,7 @@ SHIPPED_DIR = Path(__file__).parent / "label_sets"
 DEFAULT_TOLERANCE_MM = 1.0
 _KEYS = {"name", "label", "gray_range", "nsd_tolerance_mm"}
 MAX_GRAY = 255
+MAX_LABEL = 65535
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,24 @@ def load_label_set(labels: str | Path) -> LabelSet:
         raise refusal(path, "must be a label set", found, "name a shipped set or a JSON file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise refusal(path, "must be JSON", str(error), "correct it") from error
     if not isinstance(content, dict) or not (content.get("structures") or content.get("labels")):
         found = ", ".join(content) if isinstance(content, dict) else type(content).__name__
         raise refusal(path, "must have `structures` or `labels`", found or "nothing", "add them")
     if content.get("structures"):
         entries, ignored = content["structures"], content.get("ignore_labels", [])
-    else:
+    elif isinstance(content["labels"], dict):
         entries, ignored = _entries_of_dataset(content["labels"])
+    else:
+        raise refusal(path, "must name its labels in an object", repr(content["labels"])[:80], 'write {"1": "liver"}')
+    notes = content.get("notes", [])
+    for key, value in (("structures", entries), ("ignore_labels", ignored), ("notes", notes)):
+        if not isinstance(value, list):
+            raise refusal(path, f"must have a list as `{key}`", repr(value)[:80], "correct it")
+    if not entries or not all(_is_label(value) for value in ignored):
+        found = f"{len(entries)} structures, ignored {ignored!r}"[:80]
+        raise refusal(path, "must have a structure, and whole numbers as labels to ignore", found, "correct it")
     structures = tuple(_structure(path, entry) for entry in entries)
     names = [structure.name for structure in structures]
     doubles = sorted({name for name in names if names.count(name) > 1})
@@ -109,7 +119,7 @@ def load_label_set(labels: str | Path) -> LabelSet:
         found = ", ".join(structure.name for structure in structures if structure.gray_range is None)
         raise refusal(path, "must give all structures a gray_range or none", f"none for {found}", "add them")
     title = str(content.get("title", content.get("name", path.stem)))
-    return LabelSet(title, structures, tuple(map(int, ignored)), tuple(map(str, content.get("notes", ()))))
+    return LabelSet(title, structures, tuple(map(int, ignored)), tuple(map(str, notes)))
 
 
 def label_set_of_names(label_names: Mapping[int, str], nsd_tolerance_mm: float, title: str = "labels") -> LabelSet:
@@ -141,7 +151,7 @@ def label_set_of_pictures(
 
 def _entries_of_dataset(labels: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the structures that a `dataset.json` names, and the values that it ignores."""
-    pairs = [(str(v), int(k)) if str(k).isdigit() else (str(k), v) for k, v in labels.items()]
+    pairs = [(str(v), int(k)) if str(k).isdecimal() else (str(k), v) for k, v in labels.items()]
     ignored = [value for name, value in pairs if name == "ignore"]
     kept = [(name, value) for name, value in pairs if name != "ignore" and value != 0]
     return [{"name": name, "label": value} for name, value in kept], ignored
@@ -152,14 +162,14 @@ def _structure(path: Path, entry: Any) -> Structure:
         raise refusal(path, f"must give each structure {', '.join(sorted(_KEYS))}", repr(entry), "correct the entry")
     label = entry.get("label", [])
     values = label if isinstance(label, list) else [label]
-    if not all(isinstance(value, int) and value > 0 for value in values):
+    if not all(_is_label(value) and value > 0 for value in values):
         raise refusal(path, f"must give {entry['name']} labels above 0", repr(label), "correct the entry")
     gray = entry.get("gray_range")
     if gray is not None and not (values == [] and isinstance(gray, list) and _is_range(gray)):
         rule = f"must give {entry['name']} a gray_range [lowest, highest] within 0 to {MAX_GRAY}, and no label then"
         raise refusal(path, rule, repr(gray), "correct the entry")
     tolerance_mm = entry.get("nsd_tolerance_mm", DEFAULT_TOLERANCE_MM)
-    if not isinstance(tolerance_mm, int | float) or not 0 <= tolerance_mm < float("inf"):
+    if isinstance(tolerance_mm, bool) or not isinstance(tolerance_mm, int | float) or not 0 <= tolerance_mm < float("inf"):
         raise refusal(path, f"must give {entry['name']} a tolerance from 0 mm", repr(tolerance_mm), "correct the entry")
     return Structure(
         str(entry["name"]), tuple(values), float(tolerance_mm), None if gray is None else (gray[0], gray[1])
@@ -169,3 +179,8 @@ def _structure(path: Path, entry: Any) -> Structure:
 def _is_range(values: list[Any]) -> bool:
     whole = len(values) == 2 and all(isinstance(value, int) for value in values)
     return whole and 0 <= values[0] <= values[1] <= MAX_GRAY
+
+
+def _is_label(value: Any) -> bool:
+    """Tell whether a value of JSON is a whole number that a label map can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LABEL
