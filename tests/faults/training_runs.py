@@ -51,7 +51,7 @@ class Training:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-_U_NET = {"spatial_dims": 2, "in_channels": 3, "out_channels": 2, "channels": [4, 8, 8], "strides": [2, 2]}
+_U_NET = {"spatial_dims": 2, "in_channels": 3, "out_channels": 2, "channels": [8, 16, 32], "strides": [2, 2]}
 _FUNDUS = {
     "network_def": {"_target_": "monai.networks.nets.UNet", **_U_NET, "norm": "batch", "dropout": 0.1},
     "image_size": 32,
