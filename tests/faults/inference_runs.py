@@ -171,7 +171,7 @@ class StubSegmenter(PromptSegmenter):
 def segmenter_overrides(sources: dict[str, Path], work: Path, **overrides: Any) -> dict[str, Any]:
     """Overrides for `medlsam`: an untrained localization that finds every organ, then a threshold in each box."""
     tiny = {"spacing_mm": [16.0] * 3, "patch_size": [16, 16, 32], "base_channels": 2, "min_similarity": 0.0}
-    tiny |= {"min_inside": 0.0, "cache_dir": str(work / "templates"), "num_workers": 0, "max_slabs": 2}
+    tiny |= {"min_inside": 0.0, "cache_dir": str(work / "templates"), "num_workers": 0, "search": "none"}
     work.mkdir(parents=True, exist_ok=True)
     (work / "tiny.json").write_text(json.dumps(tiny))
     configs = BUNDLES["medlsam"] / "configs"

@@ -188,7 +188,7 @@ def test_localization_in_all_orientations(degrees, tmp_path):
     for index, orientation in enumerate(ORIENTATIONS):
         write_turned(tmp_path / "data", f"o{index:02d}", array, affine, orientation)
     tiny = {"spacing_mm": [16.0] * 3, "patch_size": [16, 16, 32], "base_channels": 2, "min_similarity": 0.0}
-    tiny |= {"min_inside": 0.0, "cache_dir": str(tmp_path / "templates"), "num_workers": 0, "max_slabs": 2}
+    tiny |= {"min_inside": 0.0, "cache_dir": str(tmp_path / "templates"), "num_workers": 0, "search": "fast"}
     options = {"dataset_dir": str(tmp_path / "data"), "support_dir": str(tmp_path / "torso"), "num_supports": 1}
     options |= {"ckpt_path": str(tmp_path / "medlam.pt"), "output_dir": str(tmp_path / "out")}
     run_inference("medlsam", {**tiny, **options}, ("localize.json",))
