@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import itertools
 import json
 import logging
 import os
@@ -195,8 +195,10 @@ def _absolute(root: Path, path: str) -> str:
 
 def _channel_files(path: Path) -> str | list[str] | None:
     """Return the files of a case that nnU-Net lists as `a.nii.gz` and stores as `a_0000.nii.gz`, ..."""
-    suffix = image_suffix(path) or ""
-    files = sorted(str(p) for p in path.parent.glob(f"{glob.escape(case_name(path))}_[0-9][0-9][0-9][0-9]{suffix}"))
+    stem, suffix = case_name(path), image_suffix(path) or ""
+    # asked for one by one: a search of the folder for each case takes minutes for ten thousand
+    numbered = (path.with_name(f"{stem}_{channel:04d}{suffix}") for channel in itertools.count())
+    files = [str(file) for file in itertools.takewhile(Path.exists, numbered)]
     return files[0] if len(files) == 1 else files or None
 
 

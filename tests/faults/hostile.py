@@ -69,7 +69,9 @@ class OverBudgetError(BaseException):
 
 @contextmanager
 def budget(limit_s: float = LIMIT_S, limit_bytes: int = LIMIT_BYTES) -> Iterator[dict[str, float]]:
-    """Interrupt what takes longer than `limit_s`, and refuse what held more than `limit_bytes` at any moment.
+    """Refuse what computes for longer than `limit_s` or held more than `limit_bytes` at any moment, and stop what waits.
+
+    Time is that of the processor, as tests share theirs with others; a wait ends after six times as long.
 
     Yields:
         Filled at the end with `seconds` and `peak_bytes` (resident memory above that at the start).
@@ -77,19 +79,19 @@ def budget(limit_s: float = LIMIT_S, limit_bytes: int = LIMIT_BYTES) -> Iterator
     spent: dict[str, float] = {}
 
     def interrupt(*_: object) -> None:
-        raise OverBudgetError(f"more than {limit_s:g} s")
+        raise OverBudgetError(f"more than {6 * limit_s:g} s of waiting")
 
     old = signal.signal(signal.SIGALRM, interrupt)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
     before = _status("VmRSS")
-    start = time.perf_counter()
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    start = time.process_time()
+    signal.setitimer(signal.ITIMER_REAL, 6 * limit_s)
     try:
         yield spent
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
-        spent["seconds"] = time.perf_counter() - start
+        spent["seconds"] = time.process_time() - start
         spent["peak_bytes"] = max(0, _status("VmHWM") - before)
     if spent["seconds"] > limit_s:  # a signal waits for the end of compiled code
         raise OverBudgetError(f"{spent['seconds']:.1f} s, allowed are {limit_s:g}")

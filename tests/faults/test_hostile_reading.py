@@ -3,6 +3,7 @@
 import importlib
 import os
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ class TestPlaces:
         path = tmp_path / "a.nii"
         path.write_bytes(hostile_nifti.nifti_bytes(hostile_nifti.voxels()))
         monkeypatch.setattr("os.sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 1)
-        with pytest.raises(DatasetError, match="must fit into memory; found 13 x 9 x 7 voxels .1,990 bytes. for 1,000"):
+        with pytest.raises(DatasetError, match=r"must fit into memory; found 13 x 9 x 7 voxels \(1,990"):
             read_volume(path)
 
         def exhaust(*_):
@@ -136,7 +137,6 @@ class TestPlaces:
 
 def test_a_case_over_budget_is_not_taken_for_a_refusal():
     with pytest.raises(OverBudgetError), budget(limit_s=0.01):
-        while True:
-            pass
+        time.sleep(5)
     with pytest.raises(OverBudgetError), budget(limit_bytes=2**20):
         np.ones(2**23)
