@@ -170,6 +170,14 @@ class TestTemplates:
         load_templates(MedLAM(base_channels=2, patch_size=PATCH).eval(), datalist, load, NAMES, cache_dir=tmp_path)
         assert len(list(tmp_path.iterdir())) == 3
 
+    def test_a_spoilt_cache_is_made_anew(self, network, datalist, tmp_path, caplog):
+        first = load_templates(network, datalist, load, NAMES, cache_dir=tmp_path)
+        (file,) = tmp_path.glob("templates_*.pt")
+        file.write_bytes(file.read_bytes()[:100])
+        again = load_templates(network, datalist, load, NAMES, cache_dir=tmp_path)
+        assert "cannot be read and is made anew" in caplog.text
+        assert len(again) == len(first)
+
 
 class TestSearch:
     @pytest.mark.parametrize("search", ["exact", "fast"])

@@ -19,6 +19,7 @@ from ...data.extreme_points import grid_sides
 from ...files import write_atomically
 from ...networks.medlam import MedLAM
 from ...transforms.paired_patches import crop_padded
+from ...weights.checkpoint import READ_ERRORS
 from .search import cut_template
 from .supports import Support, choose_supports, read_supports
 
@@ -163,18 +164,25 @@ def load_templates(
     if cache_dir is not None:
         key = _cache_key(network, datalist, [sorted(names.items()), settings, slab_mm, max_slabs])
         file = Path(cache_dir) / f"templates_{key[:32]}.pt"
-        if file.is_file():
+        if file.is_file() and (templates := _read_cached(file)) is not None:
             _logger.info("Templates of %d supports from %s", len(datalist), file)
-            return [
-                OrganTemplate(**{**entry, "maps": tuple(entry["maps"])})
-                for entry in torch.load(file, weights_only=True)
-            ]
+            return templates
     supports = read_supports(datalist, names, slab_mm, max_slabs)
     templates = build_templates(network, supports, preprocessing, names, device)
     if file is not None:
         write_atomically([{**vars(template), "maps": list(template.maps)} for template in templates], file)
         _logger.info("Templates of %d supports written to %s", len(datalist), file)
     return templates
+
+
+def _read_cached(file: Path) -> list[OrganTemplate] | None:
+    """Return what a former run has kept, or None if a bad disk has spoilt it."""
+    try:
+        entries = torch.load(file, weights_only=True)
+    except READ_ERRORS as error:
+        _logger.warning("%s cannot be read and is made anew: %s", file, str(error).partition("\n")[0])
+        return None
+    return [OrganTemplate(**{**entry, "maps": tuple(entry["maps"])}) for entry in entries]
 
 
 def _cache_key(network: MedLAM, datalist: Sequence[Mapping[str, Any]], settings: Any) -> str:
