@@ -11,10 +11,8 @@ from .verification import verify
 
 def main() -> None:
     """Run one command; a refusal ends with its message and exit status 1."""
-    run_commands(
-        {"package": package, "verify": verify, "unpack": unpack, "new_bundle": new_bundle},
-        name="python -m common.release",
-    )
+    commands = {"package": package, "verify": verify, "unpack": unpack, "new_bundle": new_bundle}
+    run_commands(commands, name="python -m common.release")
 
 
 if __name__ == "__main__":

@@ -144,5 +144,5 @@ def _check_sum(archive: Path, sha256: str | None) -> None:
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != str(known).lower():
         raise ValueError(
-            f"{archive} must have the SHA-256 {known}; found {found}. Download it again, do not unpack it."
+            f"{archive} must have the SHA-256 {known}; found {found}; download it again."
         )

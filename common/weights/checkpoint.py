@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,30 @@ from typing import Any
 import numpy as np
 import torch
 
+try:  # comes with transformers; torch.load reads such files, too
+    from safetensors import SafetensorError
+except ImportError:
+    SafetensorError = pickle.UnpicklingError
+
 # Under which key training programs keep the weights: PyMIC, Lightning and others, MONAI's CheckpointSaver.
 STATE_DICT_KEYS = ("model_state_dict", "state_dict", "network", "model")
 # What torch.load raises on files that are not checkpoints, or only in part.
-READ_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+READ_ERRORS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    OSError,
+    zipfile.BadZipFile,
+    SafetensorError,
+)
 # What `torch.nn.DataParallel` puts before each key.
 PARALLEL_PREFIX = "module."
 
@@ -54,8 +76,9 @@ def read_content(path: str | os.PathLike[str]) -> Any:
         what = "is a folder" if file.is_dir() else "does not exist"
         raise FileNotFoundError(f"Checkpoint {file} {what}. Give the path of a file written by torch.save.")
     try:
+        _check_archive(file)
         with torch.serialization.safe_globals(numpy_scalar_globals()):
-            return torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except READ_ERRORS as error:
         # the rest of torch's line proposes to read without weights_only, which would run what is in the file
         first_line = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__
@@ -64,6 +87,26 @@ def read_content(path: str | os.PathLike[str]) -> Any:
             f"torch.save, or is truncated, or holds more than weights and numbers. Download it again and compare its "
             f"size, or save a bare state dict. torch says: {first_line}"
         ) from error
+    return content
+
+
+def _check_archive(file: Path) -> None:
+    """Refuse a ZIP file that would grow when it is read: `torch.save` compresses nothing and writes each name once.
+
+    Raises:
+        ValueError: If an entry is compressed, twice, or longer than the file.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("an entry of the archive is there twice")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise ValueError(f"the entry {entry.filename!r} is compressed ({entry.file_size:,} bytes)")
+    if sum(entry.file_size for entry in entries) > file.stat().st_size:
+        raise ValueError("the entries of the archive are longer than the file")
 
 
 def unwrap_state_dict(content: object, source: str) -> dict[str, torch.Tensor]:
@@ -97,7 +140,22 @@ def unwrap_state_dict(content: object, source: str) -> dict[str, torch.Tensor]:
             f"the first under {others[0]!r}. Save `network.state_dict()`, bare or as one of "
             f"{', '.join(STATE_DICT_KEYS)}."
         )
+    for key, value in content.items():
+        if problem := _problem_of(value):
+            raise ValueError(f"{source} must hold tensors of real numbers that are all there; {key!r} {problem}.")
     state = {str(key): value for key, value in content.items()}
     if all(key.startswith(PARALLEL_PREFIX) for key in state):
         state = {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
     return state
+
+
+def _problem_of(tensor: torch.Tensor) -> str:
+    """Return why a tensor is no weight; nothing where it may be one."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return f"is {tensor.layout}, quantized or on {tensor.device}"
+    if tensor.is_complex():
+        return "is complex"
+    stored_bytes = tensor.untyped_storage().nbytes()
+    if tensor.numel() * tensor.element_size() > stored_bytes:  # a view that repeats a few numbers without end
+        return f"has the shape {tuple(tensor.shape)} on {stored_bytes:,} bytes"
+    return ""

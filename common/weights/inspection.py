@@ -175,10 +175,11 @@ def _doubts(state: Mapping[str, torch.Tensor]) -> Iterator[str]:
 
 
 def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("constants.pkl") or "/code/" in name for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # read_content says what is wrong with it
         return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("constants.pkl") or "/code/" in name for name in archive.namelist())
 
 
 def _is_optimizer(content: Any) -> bool:

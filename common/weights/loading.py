@@ -54,8 +54,8 @@ def load_weights(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a checkpoint, keys or shapes differ, or a prefix matches nothing; the message
-            names file, keys and remedy.
+        ValueError: If the file is not a checkpoint, keys or shapes differ, a prefix matches nothing, or
+            weights are not finite; the message names file, keys and remedy.
     """
     prefixes = (drop_prefixes,) if isinstance(drop_prefixes, str) else tuple(drop_prefixes)
     if isinstance(path_or_state_dict, Mapping):
@@ -87,6 +87,12 @@ def load_weights(
             f"{describe_keys('unexpected key', unexpected)}; {describe_keys('misshapen key', misshapen)}. "
             f"{remedy(given, source, missing, unexpected, misshapen)}"
         )
+    bad = [key for key, tensor in wanted.items() if not _is_finite(offered[key].to(tensor.dtype))]
+    if bad:
+        raise ValueError(
+            f"Weights of {source} must be finite; {describe_keys('tensor with NaN or infinity', bad)}. The training "
+            "diverged: take an earlier checkpoint, or train with a smaller learning rate."
+        )
     with torch.no_grad():
         for key, tensor in wanted.items():
             tensor.copy_(offered[key])
@@ -107,6 +113,10 @@ def load_weights(
         ", ".join(prefixes) or "no prefix",
     )
     return report
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def remedy(

@@ -250,5 +250,5 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     try:
         return load_file(path)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, ValueError, RuntimeError, LookupError, OSError) as error:
         raise ValueError(f"Checkpoint {path} cannot be read: {error}. Download it again.") from error

@@ -69,7 +69,7 @@ class OverBudgetError(BaseException):
 
 @contextmanager
 def budget(limit_s: float = LIMIT_S, limit_bytes: int = LIMIT_BYTES) -> Iterator[dict[str, float]]:
-    """Refuse what computes for longer than `limit_s` or held more than `limit_bytes` at any moment, and stop what waits.
+    """Refuse what computes for longer than `limit_s` or held more than `limit_bytes`, and stop what waits.
 
     Time is that of the processor, as tests share theirs with others; a wait ends after six times as long.
 

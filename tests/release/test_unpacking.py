@@ -125,12 +125,12 @@ def test_what_is_no_archive(tmp_path, sound):
 
 def test_a_flipped_bit_is_refused(tmp_path, sound):
     sound.write_bytes(sound.read_bytes().replace(b"text", b"tent", 1))
-    with pytest.raises(ValueError, match="wrong checksum|no ZIP file"):
+    with pytest.raises(ValueError, match=r"wrong checksum|no ZIP file"):
         unpack(str(sound), str(tmp_path / "out"))
 
 
 def test_checksums(tmp_path, sound, monkeypatch):
-    with pytest.raises(ValueError, match="must have the SHA-256 00; found .* do not unpack it"):
+    with pytest.raises(ValueError, match=r"must have the SHA-256 00; found [0-9a-f]{64}; download it"):
         unpack(str(sound), str(tmp_path / "out"), sha256="00")
     (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  a.zip\n")
     monkeypatch.setattr(sys, "argv", ["x", "unpack", "--archive", str(sound), "--output_dir", str(tmp_path / "out")])
