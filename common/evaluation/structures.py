@@ -169,7 +169,8 @@ def _structure(path: Path, entry: Any) -> Structure:
         rule = f"must give {entry['name']} a gray_range [lowest, highest] within 0 to {MAX_GRAY}, and no label then"
         raise refusal(path, rule, repr(gray), "correct the entry")
     tolerance_mm = entry.get("nsd_tolerance_mm", DEFAULT_TOLERANCE_MM)
-    if isinstance(tolerance_mm, bool) or not isinstance(tolerance_mm, int | float) or not 0 <= tolerance_mm < float("inf"):
+    is_number = isinstance(tolerance_mm, int | float) and not isinstance(tolerance_mm, bool)
+    if not (is_number and 0 <= tolerance_mm < float("inf")):
         raise refusal(path, f"must give {entry['name']} a tolerance from 0 mm", repr(tolerance_mm), "correct the entry")
     return Structure(
         str(entry["name"]), tuple(values), float(tolerance_mm), None if gray is None else (gray[0], gray[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..command_line import run_commands
 from .archive import package
 from .new_bundle import new_bundle
@@ -11,7 +13,12 @@ from .verification import verify
 
 def main() -> None:
     """Run one command; a refusal ends with its message and exit status 1."""
-    commands = {"package": package, "verify": verify, "unpack": unpack, "new_bundle": new_bundle}
+    commands: dict[str, Callable[..., object]] = {
+        "package": package,
+        "verify": verify,
+        "unpack": unpack,
+        "new_bundle": new_bundle,
+    }
     run_commands(commands, name="python -m common.release")
 
 

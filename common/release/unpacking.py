@@ -143,6 +143,4 @@ def _check_sum(archive: Path, sha256: str | None) -> None:
         return  # check_entries says so
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != str(known).lower():
-        raise ValueError(
-            f"{archive} must have the SHA-256 {known}; found {found}; download it again."
-        )
+        raise ValueError(f"{archive} must have the SHA-256 {known}; found {found}; download it again.")

@@ -14,14 +14,16 @@ import numpy as np
 import torch
 
 try:  # comes with transformers; torch.load reads such files, too
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError as _SafetensorError
 except ImportError:
-    SafetensorError = pickle.UnpicklingError
+    _SAFETENSOR_ERRORS: tuple[type[Exception], ...] = ()
+else:
+    _SAFETENSOR_ERRORS = (_SafetensorError,)
 
 # Under which key training programs keep the weights: PyMIC, Lightning and others, MONAI's CheckpointSaver.
 STATE_DICT_KEYS = ("model_state_dict", "state_dict", "network", "model")
 # What torch.load raises on files that are not checkpoints, or only in part.
-READ_ERRORS = (
+READ_ERRORS: tuple[type[Exception], ...] = (
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -35,7 +37,7 @@ READ_ERRORS = (
     struct.error,
     OSError,
     zipfile.BadZipFile,
-    SafetensorError,
+    *_SAFETENSOR_ERRORS,
 )
 # What `torch.nn.DataParallel` puts before each key.
 PARALLEL_PREFIX = "module."
