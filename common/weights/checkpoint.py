@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
+_SAFETENSOR_ERROR: type[Exception] = ValueError
 try:  # comes with transformers; torch.load reads such files, too
-    from safetensors import SafetensorError as _SafetensorError
+    from safetensors import SafetensorError
+
+    _SAFETENSOR_ERROR = SafetensorError
 except ImportError:
-    _SAFETENSOR_ERRORS: tuple[type[Exception], ...] = ()
-else:
-    _SAFETENSOR_ERRORS = (_SafetensorError,)
+    pass
 
 # Under which key training programs keep the weights: PyMIC, Lightning and others, MONAI's CheckpointSaver.
 STATE_DICT_KEYS = ("model_state_dict", "state_dict", "network", "model")
 # What torch.load raises on files that are not checkpoints, or only in part.
-READ_ERRORS: tuple[type[Exception], ...] = (
+READ_ERRORS = (
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,
@@ -37,7 +38,7 @@ READ_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
     OSError,
     zipfile.BadZipFile,
-    *_SAFETENSOR_ERRORS,
+    _SAFETENSOR_ERROR,
 )
 # What `torch.nn.DataParallel` puts before each key.
 PARALLEL_PREFIX = "module."
