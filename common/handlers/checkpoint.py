@@ -163,7 +163,7 @@ class TrainingCheckpoint:
         try:
             _check_sums(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (zipfile.BadZipFile, *READ_ERRORS) as error:
+        except READ_ERRORS as error:
             first_line = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__
             raise ValueError(
                 f"{path} ({path.stat().st_size} bytes) must be a whole training state, but cannot be read: "
@@ -193,10 +193,13 @@ class TrainingCheckpoint:
 
 def _check_sums(path: Path) -> None:
     """Compare the checksums in a file of torch.save, which torch.load does not look at."""
-    with zipfile.ZipFile(path) as archive:
-        part = archive.testzip()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from error
     if part is not None:
-        raise zipfile.BadZipFile(f"the checksum of its part {part} is wrong")
+        raise ValueError(f"the checksum of its part {part} is wrong")
 
 
 def _rank() -> int:
