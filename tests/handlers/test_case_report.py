@@ -236,6 +236,34 @@ class TestJournal:
         assert list(journal.entries) == ["b"]
 
 
+class TestDataset:
+    def test_what_stands_for_a_case_that_is_not_run(self, tmp_path):
+        cases = cases_of(tmp_path, "abcd")
+        cases[1]["failure"] = "found bad before"
+
+        def load(case):
+            if case["case"] == "c":
+                raise ValueError("cannot be loaded")
+            if case["case"] == "d":
+                raise OSError(errno.EMFILE, "Too many open files")
+            return {**case, "image": 1}
+
+        finished = set()
+        dataset = CaseDataset(cases, load, finished)
+        assert dataset[0]["image"] == 1
+        assert dataset[1]["failure"] == "found bad before"
+        assert "must " in dataset[2]["failure"]  # the file says why, as it is no image
+        assert dataset[3] == {**cases[3], "failure": "[Errno 24] Too many open files", "fatal": True}
+        finished.add("a")
+        assert dataset[0] == {**cases[0], "finished": True}
+
+    def test_what_no_case_can_help_ends_the_run(self, tmp_path):
+        report = CaseReport(tmp_path, [{"case": "a"}])
+        batch = {"case": ["a"], "failure": ["Too many open files"], "fatal": [True]}
+        with pytest.raises(OSError, match="Too many open files"):
+            CaseIsolation(report)(Engine(lambda *_: None), batch)
+
+
 class TestFaults:
     def test_whose_fault_it_is(self):
         full = RuntimeError("applying transform")
