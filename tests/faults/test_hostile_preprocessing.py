@@ -47,7 +47,11 @@ class Chain:
     def run(self, path):
         """Check and preprocess one case."""
         options = {key: self.parser.get(key) for key in ("num_classes",) if key in self.parser.config}
-        target = {"_target_": self.check["_target_"], "datalist": [{"case": "a", "image": str(path)}], "keys": ["image"]}
+        target = {
+            "_target_": self.check["_target_"],
+            "datalist": [{"case": "a", "image": str(path)}],
+            "keys": ["image"],
+        }
         checker = ConfigParser({"checked": {**target, **({} if "photographs" in target["_target_"] else options)}})
         case = checker.get_parsed_content("checked")[0]
         return self.preprocessing(case)

@@ -138,7 +138,9 @@ class TestValues:
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
     def test_beyond_the_type_of_the_network(self):
-        state = {key: tensor.double() for key, tensor in make_network().state_dict().items() if tensor.is_floating_point()}
+        state = {
+            key: tensor.double() for key, tensor in make_network().state_dict().items() if tensor.is_floating_point()
+        }
         state = {**make_network().state_dict(), **state}
         key = next(key for key, tensor in state.items() if tensor.dim() > 1)
         state[key].view(-1)[0] = 1e300
