@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 # What a disk gives back that keeps no folders in order by fsync, as some of the network do.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EISDIR)
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\.[A-Za-z.]+)?")
 
 
 def write_atomically(obj: Any, path: str | Path) -> None:
@@ -33,14 +36,39 @@ def write_atomically(obj: Any, path: str | Path) -> None:
     Note:
         A process that is killed leaves its temporary file behind; `remove_leftovers` deletes it.
     """
-    with _replacing(Path(path)) as stream:
+    with whole_file(path) as temporary, temporary.open("wb") as stream:
         torch.save(obj, stream)
 
 
 def write_text_atomically(text: str, path: str | Path) -> None:
     """Write a text so that `path` holds either the old or the whole new content; see `write_atomically`."""
-    with _replacing(Path(path)) as stream:
-        stream.write(text.encode())
+    with whole_file(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
+@contextmanager
+def whole_file(path: str | Path, ending: str = "") -> Iterator[Path]:
+    """Give the name of a temporary file beside `path`; what was written to it takes the place of `path` in one step.
+
+    Args:
+        path: Destination; its folder is made if needed.
+        ending: End of the temporary name, for libraries that choose the format by it.
+
+    Raises:
+        OSError: If the file cannot be written; then `path` is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{ending}")
+    with _refusals_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
 
 
 def remove_leftovers(*paths: str | Path) -> list[Path]:
@@ -52,14 +80,30 @@ def remove_leftovers(*paths: str | Path) -> list[Path]:
     Returns:
         What was deleted.
     """
-    removed = []
-    for path in map(Path, paths):
-        if path.parent.is_dir():
-            for entry in path.parent.iterdir():
-                if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp"):
-                    entry.unlink(missing_ok=True)
-                    removed.append(entry)
-    return removed
+    folders = {path.parent for path in map(Path, paths) if path.parent.is_dir()}
+    beginnings = tuple(f".{Path(path).name}." for path in paths)
+    return _remove(entry for folder in folders for entry in folder.iterdir() if entry.name.startswith(beginnings))
+
+
+def remove_temporaries(folder: str | Path, older_than_s: float = 0.0) -> list[Path]:
+    """Delete the temporary files that killed processes have left in a folder and the folders in it.
+
+    Args:
+        folder: Folder that no other process is writing to, or has not been for `older_than_s`.
+        older_than_s: Age in seconds of what is deleted.
+
+    Returns:
+        What was deleted.
+    """
+    latest_s = time.time() - older_than_s
+    return _remove(path for path in Path(folder).rglob(".*") if path.is_file() and path.stat().st_mtime <= latest_s)
+
+
+def _remove(entries: Iterable[Path]) -> list[Path]:
+    found = [entry for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+    for entry in found:
+        entry.unlink(missing_ok=True)
+    return found
 
 
 def require_writable(folder: str | Path) -> None:
@@ -75,22 +119,6 @@ def require_writable(folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _refusals_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 
 from ..engines.case_isolation import Adaptation
 from ..engines.failures import MachineError, describe_failure, machine_fault
-from ..output_files import remove_temporaries
+from ..files import remove_temporaries
 from ..transforms.whole_images import SAVED
 from .case_journal import DONE, FAILED, CaseEntry, CaseJournal
 from .fingerprints import case_fingerprint, run_fingerprint

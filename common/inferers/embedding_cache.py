@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 
-from ..files import write_atomically
+from ..files import remove_temporaries, write_atomically
 from ..networks.promptable import PromptSegmenter
 from ..weights.checkpoint import READ_ERRORS
 
+# Nobody writes an embedding for so long, so this temporary file is of a process that was killed.
+OLD_S = 3600.0
 BYTES_PER_GB = 10**9
 
 _logger = logging.getLogger(__name__)
@@ -88,7 +90,8 @@ class EmbeddingCache:
             self._shrink()
 
     def _shrink(self) -> None:
-        """Measure the folder and delete the oldest files above the limit."""
+        """Measure the folder; delete the oldest files above the limit, and what killed processes have left."""
+        remove_temporaries(self.folder, OLD_S)
         with os.scandir(self.folder) as entries:
             files = sorted(
                 (entry.stat().st_mtime_ns, entry.stat().st_size, entry.path)

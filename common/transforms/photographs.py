@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..data.mask_values import MaskConvention
 from ..data.photographs import read_mask, read_photograph
-from ..output_files import whole_file
+from ..files import whole_file
 from .whole_images import SAVED
 
 RESAMPLING = {

@@ -10,7 +10,7 @@ import monai.transforms
 from monai.config import DtypeLike, KeysCollection
 from monai.data import MetaTensor
 
-from ..output_files import whole_file
+from ..files import whole_file
 
 # Key under which transforms that write list their files.
 SAVED = "saved"

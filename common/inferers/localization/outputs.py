@@ -15,7 +15,7 @@ from monai.utils import MetaKeys
 
 from ...data.boxes import ScanBoxes, boxes_file, write_boxes
 from ...data.extreme_points import write_box_markups, write_point_markups
-from ...output_files import whole_file
+from ...files import whole_file
 from ...transforms.whole_images import SAVED
 from .boxes import boxes_of_points, points_mm
 from .localizer import unpack_points
