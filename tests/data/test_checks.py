@@ -94,7 +94,8 @@ def test_every_problem_of_every_case_is_listed(tmp_path, case, voxels, write_nif
     lines = message.splitlines()
     assert lines[0] == "5 problems in the data:"
     assert lines[1].startswith("  /nowhere.nii.gz: must exist; found nothing. Remedy: correct the path")
-    assert f"{broken}: must be finite; found NaN, infinity or more than 3.4e+38 in {int((voxels > 1400).sum())} voxels of 819" in lines[2]
+    count = int((voxels > 1400).sum())
+    assert f"{broken}: must be finite; found NaN, infinity or more than 3.4e+38 in {count} voxels of 819" in lines[2]
     assert f"{fraction}: must hold whole numbers; found fractions such as " in lines[3]
     assert f"{fraction}: must have the size of broken.nii.gz; found 13 x 9 x 6 against 13 x 9 x 7" in lines[4]
     assert "c: must have `label`; found `case`, `image`. Remedy: add it, or leave 'label' out of keys" in lines[5]
@@ -104,7 +105,8 @@ def test_infinity_is_not_finite(tmp_path, voxels, write_nifti):
     array = voxels.astype(np.float32)
     array[0, 0, 0], array[1, 1, 1] = np.inf, -np.inf
     path = write_nifti(tmp_path / "a.nii", array)
-    assert "must be finite; found NaN, infinity or more than 3.4e+38 in 2 voxels of 819" in refused([{"image": str(path)}], keys="image")
+    message = refused([{"image": str(path)}], keys="image")
+    assert "must be finite; found NaN, infinity or more than 3.4e+38 in 2 voxels of 819" in message
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,12 @@ GOOD: dict[str, Any] = {
     "test": ["imagesTs/9.nii.gz"],
 }
 VALUES: list[Any] = [
-    None, True, 0, -1, 1e308, float("nan"), float("inf"), "", " ", ".", "..", "/", "/etc/passwd", "../../x.nii.gz", "~", "~nobody/x.nii",
-    "~root/x.nii", "a\0b.nii", "\ud800.nii", "a\nb.nii.gz", "x" * 5000, "a" * 300 + ".nii.gz", "//x//y.nii", "C:\\x.nii", "$HOME/x.nii", "*.nii.gz",
-    "http://x/y.nii", [], [[]], {}, {"image": 3}, [None], ["a.nii", 3], ["a.nii", "a.nii"], [["a.nii"]], "imagesTr/0.nii.gz", 2**70,
-]  # fmt: skip
+    *(None, True, 0, -1, 1e308, float("nan"), float("inf"), 2**70),
+    *("", " ", ".", "..", "/", "/etc/passwd", "../../x.nii.gz", "~", "~nobody/x.nii", "~root/x.nii"),
+    *("a\0b.nii", "\ud800.nii", "a\nb.nii.gz", "x" * 5000, "a" * 300 + ".nii.gz", "//x//y.nii", "C:\\x.nii"),
+    *("$HOME/x.nii", "*.nii.gz", "http://x/y.nii", "imagesTr/0.nii.gz"),
+    *([], [[]], {}, {"image": 3}, [None], ["a.nii", 3], ["a.nii", "a.nii"], [["a.nii"]]),
+]
 
 
 def texts() -> Iterator[tuple[str, bytes]]:
@@ -30,10 +32,12 @@ def texts() -> Iterator[tuple[str, bytes]]:
             yield f"{section} {shown}", _dump({**GOOD, section: value})
             yield f"{section} of {shown}", _dump({**GOOD, section: [value]})
         for key in ("image", "label", "case", "entry"):
-            yield f"a {key} of {shown}", _dump({**GOOD, "training": [*GOOD["training"], {**GOOD["training"][0], key: value}]})  # fmt: skip
+            entry = {**GOOD["training"][0], key: value}
+            yield f"a {key} of {shown}", _dump({**GOOD, "training": [*GOOD["training"], entry]})
     good = _dump(GOOD)
     yield "twice", _dump({**GOOD, "training": GOOD["training"] * 2})
-    yield "three thousand entries", _dump({"training": [{"image": f"{i}.nii", "label": f"l{i}.nii"} for i in range(3_000)]})  # fmt: skip
+    entries = [{"image": f"{i}.nii", "label": f"l{i}.nii"} for i in range(3_000)]
+    yield "three thousand entries", _dump({"training": entries})
     yield "three thousand times the same", _dump({"training": [{"image": "0.nii", "label": "l.nii"}] * 3_000})
     yield "lists in lists", b"[" * 100_000
     yield "objects in objects", b'{"training":' * 100_000

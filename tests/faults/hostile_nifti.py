@@ -6,12 +6,11 @@ import gzip
 import itertools
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tests.faults.hostile import Case, Refused, Right, SecondReader, damaged_files
+from tests.faults.hostile import Answer, Case, Refused, Right, SecondReader, damaged_files, written
 
 HEADER_BYTES = 352
 # Offset and format of the fields of a NIfTI-1 header.
@@ -84,25 +83,13 @@ def nifti_bytes(array: np.ndarray, affine: np.ndarray | None = None, endian: str
     return bytes(header) + stored.tobytes(order="F")
 
 
-def written(content: bytes, name: str = "image.nii"):
-    """Return a writer of one file."""
-
-    def write(folder: Path) -> Path:
-        (folder / name).write_bytes(content)
-        return folder / name
-
-    return write
-
-
-def _case(name: str, answer: Right | Refused | SecondReader, array: np.ndarray | None = None, **fields: object) -> Case:
+def _case(name: str, answer: Answer, array: np.ndarray | None = None, **fields: object) -> Case:
     return Case(f"nifti {name}", written(nifti_bytes(voxels() if array is None else array, **fields)), answer)
 
 
 def header_cases() -> Iterator[Case]:
-    """Yield headers that lie, contradict themselves or are at a limit."""
-    good = voxels()
+    """Yield headers that lie about the size or form of the voxels."""
     dim = (3, 13, 9, 7, 1, 1, 1, 1)
-    pixdim = [1.0, *SPACING_MM, 1, 1, 1, 1]
     for number in (0, -1, 8, 70, 32767, -32768):
         yield _case(f"dim0 {number}", Refused(), dim=(number, *dim[1:]))
     for axis, number in itertools.product((1, 2, 3), (0, -1, -13)):
@@ -122,8 +109,13 @@ def header_cases() -> Iterator[Case]:
         yield _case(f"magic {magic!r}", SecondReader(), magic=magic)
     for size in (0, 347, 349, 540, -348, 1543569408):
         yield _case(f"sizeof_hdr {size}", Refused(), sizeof_hdr=size)
-    for units, answer in ((0, Right(good, oblique())), (10, Right(good, oblique())), (1, Refused("in mm")),
-                          (3, Refused("in mm")), (7, SecondReader())):  # fmt: skip
+
+
+def scaling_cases() -> Iterator[Case]:
+    """Yield headers with a unit or a scaling that is none, or an unusual one."""
+    good = voxels()
+    right, other = Right(good, oblique()), Refused("in mm")
+    for units, answer in ((0, right), (10, right), (1, other), (3, other), (7, SecondReader())):
         yield _case(f"xyzt_units {units}", answer, xyzt_units=units)
     yield _case("unset scaling", Right(good, oblique()), scl_slope=0.0, scl_inter=7.0)
     yield _case("scaling of NaN as nibabel writes it", Right(good, oblique()), scl_slope=NAN, scl_inter=NAN)
@@ -133,11 +125,17 @@ def header_cases() -> Iterator[Case]:
         yield _case(f"slope {slope} inter {inter}", Refused(), scl_slope=slope, scl_inter=inter)
     for slope in (1e-30, 1e-45):
         yield _case(f"slope {slope}", SecondReader(), scl_slope=slope)
+
+
+def geometry_cases() -> Iterator[Case]:
+    """Yield headers with a geometry that is none, that is at a limit, or that contradicts itself."""
+    good = voxels()
     for size in (1e-30, 1e30, 1e10, 1e-10, 0.0, NAN, INF, -INF):
         scaled = oblique()
         scaled[:3, 2] *= size / SPACING_MM[2]
-        yield _case(f"spacing {size}", Refused(), srow=scaled[:3].ravel().tolist(), pixdim=[1, 0.8, 1.1, size, 1, 1, 1, 1])  # fmt: skip
-        yield _case(f"spacing {size} without sform", SecondReader(), sform_code=0, qform_code=1, pixdim=[1, 0.8, 1.1, size, 1, 1, 1, 1])  # fmt: skip
+        pixdim = [1, 0.8, 1.1, size, 1, 1, 1, 1]
+        yield _case(f"spacing {size}", Refused(), srow=scaled[:3].ravel().tolist(), pixdim=pixdim)
+        yield _case(f"spacing {size} without sform", SecondReader(), sform_code=0, qform_code=1, pixdim=pixdim)
     yield _case("spacing negative in pixdim", SecondReader(), pixdim=[1, -0.8, 1.1, 3, 1, 1, 1, 1])
     for position in (1e30, -1e12, NAN, INF):
         far = oblique()
@@ -155,14 +153,26 @@ def header_cases() -> Iterator[Case]:
     yield _case("sheared flat", Refused(), srow=flat[:3].ravel().tolist(), pixdim=[1, *spacing, 1, 1, 1, 1])
     left = oblique() @ np.diag([-1.0, 1, 1, 1])
     yield _case("left-handed", Right(good, left), srow=left[:3].ravel().tolist())
+    yield from orientation_cases()
+    yield _case("pixdim against sform", Refused("must give one voxel size"), pixdim=[1.0] * 8)
+    yield _case("neither form", Right(good, None), sform_code=0)
+    yield _case("qform moved against sform", Right(good, oblique()), qform_code=1, qoffset=(1.0, 2.0, 3.0))
+    yield from qform_cases()
+
+
+def orientation_cases() -> Iterator[Case]:
+    """Yield all orientations of the axes."""
+    good = voxels()
     for signs in itertools.product((1.0, -1.0), repeat=3):
         for order in itertools.permutations(range(3)):
             turned = oblique()
             turned[:3, :3] = np.diag(signs) @ turned[list(order), :3]
             yield _case(f"orientation {signs} {order}", Right(good, turned), srow=turned[:3].ravel().tolist())
-    yield _case("pixdim against sform", Refused("must give one voxel size"), pixdim=[1.0] * 8)
-    yield _case("neither form", Right(good, None), sform_code=0)
-    yield _case("qform moved against sform", Right(good, oblique()), qform_code=1, qoffset=(1.0, 2.0, 3.0))
+
+
+def qform_cases() -> Iterator[Case]:
+    """Yield headers with a qform that is none, or unusual codes."""
+    pixdim = [1.0, *SPACING_MM, 1, 1, 1, 1]
     yield _case("qform alone", SecondReader(), sform_code=0, qform_code=1, quatern=(0.1, 0.2, 0.3), qoffset=(1, 2, 3))
     for quaternion in ((2.0, 0.0, 0.0), (NAN, 0.0, 0.0), (1e30, 1e30, 0.0), (0.8, 0.8, 0.0)):
         yield _case(f"quaternion {quaternion}", Refused(), sform_code=0, qform_code=1, quatern=quaternion)
@@ -195,7 +205,8 @@ def value_cases() -> Iterator[Case]:
             limits = np.full_like(array, np.iinfo(dtype).max)
             limits[0] = np.iinfo(dtype).min
             yield _case(f"limits of {dtype}", Right(limits, oblique()), limits)
-            yield _case(f"limits of {dtype}, scaled", Right(limits * 2.5 + 1, oblique()), limits, scl_slope=2.5, scl_inter=1.0)  # fmt: skip
+            scaled = Right(limits * 2.5 + 1, oblique())
+            yield _case(f"limits of {dtype}, scaled", scaled, limits, scl_slope=2.5, scl_inter=1.0)
     for number in (NAN, INF, -INF):
         for dtype in ("f4", "f8"):
             array = voxels(dtype)
@@ -210,8 +221,19 @@ def container_cases() -> Iterator[Case]:
     """Yield files whose name or compression is not what it seems."""
     good, content = voxels(), nifti_bytes(voxels())
     packed = gzip.compress(content, mtime=0)
-    for name in ("a b.nii.gz", "  .nii.gz", "naïve ü.nii.gz", "naive\u0308.nii.gz", "日本語.nii.gz", "a'\"$(x);&.nii.gz",
-                 "-rf.nii.gz", "a\nb.nii.gz", "CASE.NII.GZ", "x.nii.nii.gz", f"{'long' * 60}.nii.gz"):  # fmt: skip
+    for name in (
+        "a b.nii.gz",
+        "  .nii.gz",
+        "naïve ü.nii.gz",
+        "naive\u0308.nii.gz",
+        "日本語.nii.gz",
+        "a'\"$(x);&.nii.gz",
+        "-rf.nii.gz",
+        "a\nb.nii.gz",
+        "CASE.NII.GZ",
+        "x.nii.nii.gz",
+        f"{'long' * 60}.nii.gz",
+    ):
         yield Case(f"nifti name {name[-30:]!r}", written(packed, name), Right(good, oblique()))
         plain = name.removesuffix(".gz").removesuffix(".GZ")
         yield Case(f"nifti name {plain[-30:]!r}", written(content, plain), Right(good, oblique()))
@@ -233,8 +255,9 @@ def container_cases() -> Iterator[Case]:
     yield Case("nifti of ones", written(b"\xff" * 5000), Refused())
     huge = nifti_bytes(voxels(), dim=(3, 32767, 32767, 100, 1, 1, 1, 1))
     yield Case("nifti packed, huge", written(gzip.compress(huge), "a.nii.gz"), Refused("header announces"))
-    bomb = gzip.compress(nifti_bytes(np.zeros((2, 2, 2), "u1")) + bytes(300 * 2**20), 9, mtime=0)
-    yield Case("nifti gzip with 300 MiB of zeros behind", written(bomb, "a.nii.gz"), SecondReader())
+    small = nifti_bytes(np.zeros((2, 2, 2), "u1"))
+    bomb = written(lambda: gzip.compress(small + bytes(300 * 2**20), 9, mtime=0), "a.nii.gz")
+    yield Case("nifti gzip with 300 MiB of zeros behind", bomb, SecondReader())
     lie = gzip.compress(nifti_bytes(np.zeros((2, 2, 2), "u1"), dim=(3, 1000, 1000, 1000, 1, 1, 1, 1)) + bytes(2**20))
     yield Case("nifti gzip of a megabyte that announces a gigabyte", written(lie, "a.nii.gz"), Refused())
 
@@ -248,4 +271,5 @@ def random_cases(seed: int, count: int) -> Iterator[Case]:
 
 def cases(seed: int, count: int) -> list[Case]:
     """Return every named case and `count` random ones."""
-    return [*header_cases(), *value_cases(), *container_cases(), *random_cases(seed, count)]
+    headers = (*header_cases(), *scaling_cases(), *geometry_cases())
+    return [*headers, *value_cases(), *container_cases(), *random_cases(seed, count)]

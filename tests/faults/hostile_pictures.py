@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
 
-from tests.faults.hostile import Case, Refused, Right, SecondReader, damaged_files
-from tests.faults.hostile_nifti import written
+from tests.faults.hostile import Answer, Case, Refused, Right, SecondReader, damaged_files, packed_zeros, written
 
 SIZE = (72, 80)  # rows, columns: photographs have 64 pixels or more on a side
 
@@ -43,63 +42,97 @@ def png_header(content: bytes, width: int, height: int) -> bytes:
     return content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
 
 
-def named_cases() -> Iterator[Case]:
-    """Yield pictures of unusual kinds, and such that lie about their size."""
+def _with_chunk(chunk: bytes) -> bytes:
+    """Return a PNG file with a chunk behind its header."""
+    content = png(pixels())
+    return content[:33] + chunk + content[33:]
+
+
+def _profile_bomb() -> bytes:
+    """Return a PNG file with a color profile that grows to 300 MiB as it is unpacked."""
+    packed = b"iCCPicc\0\0" + packed_zeros("zlib")
+    return _with_chunk(struct.pack(">I", len(packed) - 4) + packed + struct.pack(">I", zlib.crc32(packed)))
+
+
+def _right(array: np.ndarray) -> Right:
+    return Right(np.swapaxes(array, 0, 1), None)
+
+
+def _case(name: str, answer: Answer, content: bytes | Callable[[], bytes], suffix: str = ".png") -> Case:
+    return Case(f"picture {name}", written(content, f"a{suffix}"), answer)
+
+
+def kind_cases() -> Iterator[Case]:
+    """Yield pictures of unusual kinds."""
     color, gray = pixels(), pixels(1)
-
-    def right(array: np.ndarray) -> Right:
-        return Right(np.swapaxes(array, 0, 1), None)
-
-    def case(name: str, answer: Right | Refused | SecondReader, content: bytes, suffix: str = ".png") -> Case:
-        return Case(f"picture {name}", written(content, f"a{suffix}"), answer)
-
     image = Image.fromarray(color)
-    yield case("color", right(color), png(color))
-    yield case("gray", right(gray), png(gray))
-    yield case("with alpha", right(np.dstack([color, gray])), png(np.dstack([color, gray])))
-    yield case("16 bits", right(gray.astype("u2") * 200), png(gray.astype("u2") * 200))
-    yield case("palette", Refused("indices into a palette"), encoded(image.convert("P"), "PNG"))
+    yield _case("color", _right(color), png(color))
+    yield _case("gray", _right(gray), png(gray))
+    yield _case("with alpha", _right(np.dstack([color, gray])), png(np.dstack([color, gray])))
+    yield _case("16 bits", _right(gray.astype("u2") * 200), png(gray.astype("u2") * 200))
+    yield _case("palette", Refused("indices into a palette"), encoded(image.convert("P"), "PNG"))
     two = image.convert("1")
-    yield case("black and white", right(np.asarray(two)), encoded(image.convert("1"), "PNG"))
-    yield case("gray and alpha", right(np.asarray(image.convert("LA"))), encoded(image.convert("LA"), "PNG"))
-    yield case("interlaced", SecondReader(), encoded(image, "PNG", interlace=1))
+    yield _case("black and white", _right(np.asarray(two)), encoded(image.convert("1"), "PNG"))
+    yield _case("gray and alpha", _right(np.asarray(image.convert("LA"))), encoded(image.convert("LA"), "PNG"))
+    yield _case("interlaced", SecondReader(), encoded(image, "PNG", interlace=1))
     for suffix in (".jpg", ".jpeg", ".JPG"):
-        yield case(f"jpeg {suffix}", SecondReader(), encoded(image, "JPEG"), suffix)
-    yield case("jpeg CMYK", SecondReader(), encoded(image.convert("CMYK"), "JPEG"), ".jpg")
-    yield case("jpeg progressive", SecondReader(), encoded(image, "JPEG", progressive=True), ".jpg")
+        yield _case(f"jpeg {suffix}", SecondReader(), encoded(image, "JPEG"), suffix)
+    yield _case("jpeg CMYK", SecondReader(), encoded(image.convert("CMYK"), "JPEG"), ".jpg")
+    yield _case("jpeg progressive", SecondReader(), encoded(image, "JPEG", progressive=True), ".jpg")
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
-        yield case(f"tiff {compression}", SecondReader(), encoded(image, "TIFF", compression=compression), ".tif")
-    yield case("tiff of 16 bits", right(gray.astype("u2") * 200), encoded(Image.fromarray(gray.astype("u2") * 200), "TIFF"), ".tif")  # fmt: skip
-    yield case("tiff of floats", SecondReader(), encoded(Image.fromarray(gray.astype("f4")), "TIFF"), ".tif")
+        yield _case(f"tiff {compression}", SecondReader(), encoded(image, "TIFF", compression=compression), ".tif")
+    deep = gray.astype("u2") * 200
+    yield _case("tiff of 16 bits", _right(deep), encoded(Image.fromarray(deep), "TIFF"), ".tif")
+    yield _case("tiff of floats", SecondReader(), encoded(Image.fromarray(gray.astype("f4")), "TIFF"), ".tif")
     nans = gray.astype("f4")
     nans[3, 3] = np.nan
-    yield case("tiff with NaN", Refused("must be finite"), encoded(Image.fromarray(nans), "TIFF"), ".tif")
+    yield _case("tiff with NaN", Refused("must be finite"), encoded(Image.fromarray(nans), "TIFF"), ".tif")
     pages = encoded(image, "TIFF", save_all=True, append_images=[image] * 3)
-    yield case("tiff with pages", Refused("must hold one image"), pages, ".tif")
-    yield case("moving png", Refused("must hold one image"), encoded(image, "PNG", save_all=True, append_images=[Image.fromarray(255 - color)]))  # fmt: skip
-    for width, height in ((0, 0), (0, 72), (80, 0), (81, 72), (80, 73), (13000, 13000), (50000, 50000), (2**31 - 1, 2**31 - 1), (2**32 - 1, 1)):  # fmt: skip
-        yield case(f"png of {width} x {height}", Refused(), png_header(png(color), width, height))
-    bits = encoded(Image.new("1", (13000, 13000)), "PNG")
-    yield case("png of 13000 x 13000 bits", Refused(), png_header(encoded(Image.new("1", (64, 64)), "PNG"), 13000, 13000))  # fmt: skip
-    yield case("png bomb", Refused(), png_header(bits, 60000, 60000))
-    for name, content in (("gif", encoded(image.convert("P"), "GIF")), ("bmp", encoded(image, "BMP")),
-                          ("webp", b"RIFF\0\0\0\0WEBPVP8 "), ("pdf", b"%PDF-1.4\n"), ("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
-                          ("psd", b"8BPS\0\1" + bytes(30)), ("html", b"<html></html>"), ("svg", b"<svg xmlns='x'/>"), ("text", b"hello")):  # fmt: skip
+    yield _case("tiff with pages", Refused("must hold one image"), pages, ".tif")
+    moving = encoded(image, "PNG", save_all=True, append_images=[Image.fromarray(255 - color)])
+    yield _case("moving png", Refused("must hold one image"), moving)
+    yield _case("png as .jpg", SecondReader(), png(color), ".jpg")
+    yield _case("jpeg as .png", SecondReader(), encoded(image, "JPEG"), ".png")
+
+
+def size_cases() -> Iterator[Case]:
+    """Yield pictures that lie about their size, or that hold more than they seem."""
+    color = pixels()
+    small = ((0, 0), (0, 72), (80, 0), (81, 72), (80, 73))
+    for width, height in (*small, (13000, 13000), (50000, 50000), (2**31 - 1, 2**31 - 1), (2**32 - 1, 1)):
+        yield _case(f"png of {width} x {height}", Refused(), png_header(png(color), width, height))
+    bits = encoded(Image.new("1", (64, 64)), "PNG")
+    yield _case("png of 13000 x 13000 bits", Refused(), png_header(bits, 13000, 13000))
+    many = encoded(Image.new("1", (13000, 13000)), "PNG")
+    yield _case("png bomb", Refused(), png_header(many, 60000, 60000))
+    text = struct.pack(">I", 2**31 - 1) + b"tEXt" + b"x" * 10
+    yield _case("png with an endless text", Refused(), _with_chunk(text))
+    yield _case("png with a bomb as its profile", SecondReader(), _profile_bomb)
+
+
+def other_cases() -> Iterator[Case]:
+    """Yield files of other kinds, and pictures that are cut."""
+    color = pixels()
+    image = Image.fromarray(color)
+    for name, content in (
+        ("gif", encoded(image.convert("P"), "GIF")),
+        ("bmp", encoded(image, "BMP")),
+        ("webp", b"RIFF\0\0\0\0WEBPVP8 "),
+        ("pdf", b"%PDF-1.4\n"),
+        ("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        ("psd", b"8BPS\0\1" + bytes(30)),
+        ("html", b"<html></html>"),
+        ("svg", b"<svg xmlns='x'/>"),
+        ("text", b"hello"),
+    ):
         for suffix in (".png", ".jpg", ".tif"):
-            yield case(f"{name} as {suffix}", Refused(), content, suffix)
-    yield case("png as .jpg", SecondReader(), png(color), ".jpg")
-    yield case("jpeg as .png", SecondReader(), encoded(image, "JPEG"), ".png")
-    yield case("png without end", SecondReader(), png(color)[:-12])
-    yield case("png with noise behind", SecondReader(), png(color) + b"noise")
-    bomb = b"tEXt" + b"x" * 10
-    text = struct.pack(">I", 2**31 - 1) + bomb
-    yield case("png with an endless text", Refused(), png(color)[:33] + text + png(color)[33:])
-    packed = b"iCCPicc\0\0" + zlib.compress(bytes(300 * 2**20), 9)
-    chunk = struct.pack(">I", len(packed) - 4) + packed + struct.pack(">I", zlib.crc32(packed))
-    yield case("png with a bomb as its profile", SecondReader(), png(color)[:33] + chunk + png(color)[33:])
-    for suffix, content in ((".png", png(color)), (".jpg", encoded(image, "JPEG")), (".tif", encoded(image, "TIFF", compression="tiff_lzw"))):  # fmt: skip
+            yield _case(f"{name} as {suffix}", Refused(), content, suffix)
+    yield _case("png without end", SecondReader(), png(color)[:-12])
+    yield _case("png with noise behind", SecondReader(), png(color) + b"noise")
+    tiff = encoded(image, "TIFF", compression="tiff_lzw")
+    for suffix, content in ((".png", png(color)), (".jpg", encoded(image, "JPEG")), (".tif", tiff)):
         for share in (0.0, 0.01, 0.1, 0.5, 0.9, 0.99):
-            yield case(f"{suffix} cut to {share}", Refused(), content[: int(share * len(content))], suffix)
+            yield _case(f"{suffix} cut to {share}", Refused(), content[: int(share * len(content))], suffix)
 
 
 def random_cases(seed: int, count: int) -> Iterator[Case]:
@@ -117,4 +150,4 @@ def random_cases(seed: int, count: int) -> Iterator[Case]:
 
 def cases(seed: int, count: int) -> list[Case]:
     """Return every named case and `count` random ones."""
-    return [*named_cases(), *random_cases(seed, count)]
+    return [*kind_cases(), *size_cases(), *other_cases(), *random_cases(seed, count)]

@@ -15,14 +15,43 @@ import pydicom
 import tifffile
 
 from common.data.readers import load_itk
-
 from tests.faults.hostile_nifti import CODES, FIELDS
 
 Reading = tuple[np.ndarray | None, np.ndarray | None]
-META_TYPES = {"MET_UCHAR": "u1", "MET_CHAR": "i1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
-              "MET_FLOAT": "f4", "MET_DOUBLE": "f8", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8"}  # fmt: skip
-NRRD_TYPES = {"uchar": "u1", "signed char": "i1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4",
-              "float": "f4", "double": "f8", "int64": "i8", "uint64": "u8", "long long int": "i8"}  # fmt: skip
+META_TYPES = {
+    "MET_UCHAR": "u1",
+    "MET_CHAR": "i1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+}
+NRRD_TYPES = {
+    "uchar": "u1",
+    "signed char": "i1",
+    "short": "i2",
+    "ushort": "u2",
+    "int": "i4",
+    "uint": "u4",
+    "float": "f4",
+    "double": "f8",
+    "int64": "i8",
+    "uint64": "u8",
+    "long long int": "i8",
+}
+# Axes of a space against those of LPS.
+NRRD_SIGNS = {
+    "left-posterior-superior": (1, 1, 1),
+    "lps": (1, 1, 1),
+    "right-anterior-superior": (-1, -1, 1),
+    "ras": (-1, -1, 1),
+    "left-anterior-superior": (1, -1, 1),
+    "las": (1, -1, 1),
+}
 TYPES = {code: name for name, code in CODES.items()}
 
 
@@ -41,7 +70,6 @@ def second_reading(path: Path) -> Reading | None:
         return _picture(path)
     except (struct.error, zlib.error, OSError, EOFError, ValueError, OverflowError, KeyError, IndexError, TypeError):
         return None
-    return None
 
 
 def _nifti(path: Path) -> Reading | None:
@@ -154,9 +182,7 @@ def _nrrd(path: Path) -> Reading | None:
         _floats(v.strip("()").replace(",", " "), 3) for v in re.findall(r"\([^)]*\)", fields["space directions"])
     ]
     origin = _floats(fields.get("space origin", "(0,0,0)").strip("()").replace(",", " "), 3)
-    signs = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
-             "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}  # fmt: skip
-    turn = np.array(signs[fields.get("space", "lps").lower()], float)
+    turn = np.array(NRRD_SIGNS[fields.get("space", "lps").lower()], float)
     return array, _ras(np.array(vectors).T * turn[:, None], np.array(origin) * turn)
 
 
@@ -184,14 +210,13 @@ def _dicom(folder: Path) -> Reading | None:
             continue
         try:
             data = pydicom.dcmread(path)
-            pixels = data.pixel_array.astype(float) * float(data.get("RescaleSlope", 1)) + float(
-                data.get("RescaleIntercept", 0)
-            )
-            slices.append((np.array(data.ImagePositionPatient, float), np.array(data.ImageOrientationPatient, float),
-                           np.array(data.PixelSpacing, float), pixels))  # fmt: skip
+            slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
+            pixels = data.pixel_array.astype(float) * slope + intercept
+            fields = (data.ImagePositionPatient, data.ImageOrientationPatient, data.PixelSpacing)
+            slices.append((*(np.array(field, float) for field in fields), pixels))
         except Exception:  # whatever pydicom raises on noise
             return None
-    position, orientation, spacing, pixels = slices[0]
+    _, orientation, spacing, pixels = slices[0]
     same = all(
         np.allclose(o, orientation, atol=1e-4) and np.allclose(s, spacing, rtol=1e-3) and p.shape == pixels.shape
         for _, o, s, p in slices

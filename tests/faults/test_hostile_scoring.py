@@ -11,7 +11,16 @@ from common.data.readers import load_itk
 from common.evaluation import LabelSet, Settings, Structure, score_pairs
 from common.evaluation.pairs import Pair
 from tests.faults import hostile_dicom, hostile_itk, hostile_nifti
-from tests.faults.hostile import Case, OverBudgetError, Refused, Right, SecondReader, budget, damaged_files
+from tests.faults.hostile import (
+    Case,
+    OverBudgetError,
+    Refused,
+    Right,
+    SecondReader,
+    budget,
+    damaged_files,
+    written,
+)
 from tests.faults.hostile_reading import assert_designed
 from tests.faults.hostile_second_readers import second_reading
 
@@ -26,22 +35,24 @@ def label_map(dtype="u1", shape=(13, 9, 7)):
     return labels
 
 
+def no_labels(dtype):
+    """Values of a type that are no label of `LABELS`."""
+    if dtype[0] == "f":
+        return [np.nan, np.inf, -np.inf, 0.5, 1e30, -1, 65536]
+    limits = np.iinfo(dtype)
+    candidates = {limits.min, limits.max, 3, 255, 65535, 65536, 2**31 - 1}
+    return sorted(value for value in candidates if limits.min <= value <= limits.max and value != 0)
+
+
 def label_cases(seed, count):
     """Label maps of many kinds, some with values that are no labels, and damaged ones."""
     good = label_map()
     for dtype in hostile_nifti.CODES:
         yield f"labels as {dtype}", Right(label_map(dtype), None), hostile_nifti.nifti_bytes(label_map(dtype))
-        if dtype[0] == "f":
-            for value in (np.nan, np.inf, -np.inf, 0.5, 1e30, -1, 65536):
-                wrong = label_map(dtype)
-                wrong[0, 0, 0] = value
-                yield f"{value} in {dtype}", Refused(), hostile_nifti.nifti_bytes(wrong)
-        else:
-            limits = np.iinfo(dtype)
-            for value in {limits.min, limits.max, 3, 255, 65535, 65536} & set(range(limits.min, limits.max + 1)) - {0} if limits.max < 2**17 else {limits.min, limits.max, 3, 65536, 2**31 - 1} - {0}:  # fmt: skip
-                wrong = label_map(dtype)
-                wrong[0, 0, 0] = value
-                yield f"{value} in {dtype}", Refused(), hostile_nifti.nifti_bytes(wrong)
+        for value in no_labels(dtype):
+            wrong = label_map(dtype)
+            wrong[0, 0, 0] = value
+            yield f"{value} in {dtype}", Refused(), hostile_nifti.nifti_bytes(wrong)
     for name, labels in (("empty", good * 0), ("full", good * 0 + 1), ("one voxel", good * 0)):
         if name == "one voxel":
             labels[5, 5, 5] = 2
@@ -54,7 +65,7 @@ def label_cases(seed, count):
 def cases(seed, count):
     """Cases of all readers, where the answer is known from a second reader, and label maps."""
     for name, answer, content in label_cases(seed, count):
-        write = content if callable(content) else hostile_nifti.written(content)
+        write = content if callable(content) else written(content)
         yield Case(name, write, answer)
     for module in (hostile_nifti, hostile_itk, hostile_dicom):
         named = module.cases(seed, 0)
@@ -71,6 +82,15 @@ def as_ras(array, affine):
     return nib.as_closest_canonical(nib.Nifti1Image(array.astype("f8"), affine))
 
 
+def score_or_refuse(pair, out):
+    """Return what scoring a pair gave, or the refusal."""
+    try:
+        with budget():
+            return score_pairs([pair], Settings(LABELS, "plain"), out, num_workers=1)
+    except DatasetError as error:
+        return error
+
+
 def judge(case, folder, is_reference):
     """Score a hostile file against a sound one; either may be the reference."""
     sound = folder / "sound.nii"
@@ -79,12 +99,10 @@ def judge(case, folder, is_reference):
     place.mkdir()
     path = case.write(place)
     pair = Pair("case", sound, path) if is_reference else Pair("case", path, sound)
-    try:
-        with budget():
-            scored = score_pairs([pair], Settings(LABELS, "plain"), folder / "out", num_workers=1)
-    except DatasetError as error:
-        assert_designed(error)
-        assert not isinstance(case.answer, Right), str(error)
+    scored = score_or_refuse(pair, folder / "out")
+    if isinstance(scored, DatasetError):
+        assert_designed(scored)
+        assert not isinstance(case.answer, Right), str(scored)
         assert not (folder / "out" / "scores.csv").exists()
         return "refused"
     assert not isinstance(case.answer, Refused)
@@ -132,5 +150,5 @@ def test_a_huge_label_takes_no_memory(tmp_path, dtype):
     """A list with a place for each label up to the largest would take 34 GB."""
     labels = label_map(dtype)
     labels[0, 0, 0] = 2**31 if dtype == "u4" else 2**30
-    case = Case("huge", hostile_nifti.written(hostile_nifti.nifti_bytes(labels)), Refused())
+    case = Case("huge", written(hostile_nifti.nifti_bytes(labels)), Refused())
     assert judge(case, tmp_path, is_reference=False) == "refused"
