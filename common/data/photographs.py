@@ -20,6 +20,7 @@ from PIL import Image
 from .mask_values import MaskConvention
 from .problems import DatasetError, Problem, refusal
 from .readers import image_suffix, read_volume
+from .readers.pictures import TIFF_ERRORS
 from .screening import mark_bad_cases
 
 __all__ = ["check_photographs", "read_mask", "read_photograph"]
@@ -176,8 +177,9 @@ def _read_float_tiff(path: Path) -> np.ndarray | None:
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages[0]
-            return page.asarray().astype(np.float32) if page.dtype.kind == "f" else None
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError):
+            # pixels of a type that is unknown have none
+            return page.asarray().astype(np.float32) if getattr(page.dtype, "kind", None) == "f" else None
+    except (*TIFF_ERRORS, tifffile.TiffFileError):
         return None  # the reader of pictures says what is wrong with it
 
 

@@ -103,6 +103,12 @@ def test_some_hostile_images(tmp_path, bundle):
     judge_all(bundle, [cases[i] for i in np.linspace(0, len(cases) - 1, 12).astype(int)], tmp_path)
 
 
+def test_a_tiff_of_an_unknown_type_of_pixels(tmp_path):
+    """Was an `AttributeError` in the check of photographs."""
+    *_, case = hostile_pictures.random_cases(11, 28)
+    assert judge(Chain("vptta"), case, tmp_path) == "refused"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", CHAINS)
 def test_hostile_images(tmp_path, bundle):
