@@ -69,7 +69,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a checkpoint, is truncated, or holds anything but weights and numbers.
     """
-    return unwrap_state_dict(read_content(path), str(path))
+    return unwrap_state_dict(read_content(path), str(path), from_file=True)
 
 
 def read_content(path: str | os.PathLike[str]) -> Any:
@@ -112,12 +112,13 @@ def _check_archive(file: Path) -> None:
         raise ValueError("the entries of the archive are longer than the file")
 
 
-def unwrap_state_dict(content: object, source: str) -> dict[str, torch.Tensor]:
+def unwrap_state_dict(content: object, source: str, from_file: bool = False) -> dict[str, torch.Tensor]:
     """Return the bare state dict within the content of a checkpoint.
 
     Args:
         content: A state dict, or a dictionary that holds one under one of `STATE_DICT_KEYS`.
         source: Where it comes from, for the message.
+        from_file: Whether it was read from a file, so that its tensors must be on the CPU.
 
     Returns:
         Key to tensor, without a `module.` prefix that all keys have.
@@ -144,7 +145,7 @@ def unwrap_state_dict(content: object, source: str) -> dict[str, torch.Tensor]:
             f"{', '.join(STATE_DICT_KEYS)}."
         )
     for key, value in content.items():
-        if problem := _problem_of(value):
+        if problem := _problem_of(value, from_file):
             raise ValueError(f"{source} must hold tensors of real numbers that are all there; {key!r} {problem}.")
     state = {str(key): value for key, value in content.items()}
     if all(key.startswith(PARALLEL_PREFIX) for key in state):
@@ -152,9 +153,9 @@ def unwrap_state_dict(content: object, source: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def _problem_of(tensor: torch.Tensor) -> str:
+def _problem_of(tensor: torch.Tensor, from_file: bool) -> str:
     """Return why a tensor is no weight; nothing where it may be one."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+    if tensor.layout != torch.strided or tensor.is_quantized or (from_file and tensor.device.type != "cpu"):
         return f"is {tensor.layout}, quantized or on {tensor.device}"
     if tensor.is_complex():
         return "is complex"

@@ -110,7 +110,7 @@ def inspect_checkpoint(path: str | os.PathLike[str]) -> CheckpointReport:
             advice="take the file of the same run that holds the weights, such as model.pt",
         )
     try:
-        state = unwrap_state_dict(content, str(file))
+        state = unwrap_state_dict(content, str(file), from_file=True)
     except ValueError as error:
         return CheckpointReport(str(file), f"not weights: a {type(content).__name__}", usable=False, advice=str(error))
     return _describe(file, content, state)
