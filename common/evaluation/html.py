@@ -13,7 +13,7 @@ STYLE = (
     "body{font-family:sans-serif;line-height:1.4;max-width:75rem;margin:auto;padding:1rem;overflow-wrap:anywhere}"
     "table{border-collapse:collapse;margin:1rem 0}th,td{border:1px solid #ccc;padding:.2rem .6rem;text-align:right}"
     "th:first-child,td:first-child{text-align:left}th{background:#f3f3f3}img{max-width:100%;height:auto}"
-    "td{white-space:nowrap}td.long{white-space:normal;overflow-wrap:anywhere;min-width:16rem;text-align:left}"
+    "th{overflow-wrap:break-word}td{white-space:nowrap}td.long{white-space:normal;overflow-wrap:anywhere;min-width:16rem;text-align:left}"
     ".caption{color:#444;margin:1rem 0 -.7rem}"
     "th button{font:inherit;font-weight:bold;background:none;border:0;padding:0;cursor:pointer;text-align:inherit}"
     "th button::after{content:' \\2195';color:#767676}"
