@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
 from ..files import remove_leftovers, require_writable, write_atomically
-from ..weights.checkpoint import READ_ERRORS
+from ..weights.checkpoint import READ_ERRORS, complaint_of
 
 STATE_FILE = "training_state.pt"
 BEST_FILE = "model.pt"
@@ -164,10 +164,9 @@ class TrainingCheckpoint:
             _check_sums(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
         except READ_ERRORS as error:
-            first_line = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__
             raise ValueError(
                 f"{path} ({path.stat().st_size} bytes) must be a whole training state, but cannot be read: "
-                f"{first_line}. {remedy}"
+                f"{complaint_of(error)}. {remedy}"
             ) from error
         missing = set(STATE_KEYS) - set(state if isinstance(state, dict) else ())
         if missing:

@@ -83,14 +83,23 @@ def read_content(path: str | os.PathLike[str]) -> Any:
         with torch.serialization.safe_globals(numpy_scalar_globals()):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except READ_ERRORS as error:
-        # the rest of torch's line proposes to read without weights_only, which would run what is in the file
-        first_line = str(error).strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__
         raise ValueError(
             f"Checkpoint {file} ({file.stat().st_size} bytes) cannot be read: it is not a file of weights written by "
             f"torch.save, or is truncated, or holds more than weights and numbers. Download it again and compare its "
-            f"size, or save a bare state dict. torch says: {first_line}"
+            f"size, or save a bare state dict. torch says: {complaint_of(error)}"
         ) from error
     return content
+
+
+def complaint_of(error: BaseException) -> str:
+    """Return the first line of what torch says about a file that it cannot read.
+
+    The rest of the line proposes to read without `weights_only`, which would run what is in the file.
+
+    Args:
+        error: One of `READ_ERRORS`.
+    """
+    return str(error).strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__
 
 
 def _check_archive(file: Path) -> None:

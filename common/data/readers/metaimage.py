@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ..problems import DatasetError, Problem, refusal
+from ..problems import refusal
 from .capacity import damaged
+from .header_rules import doubts_about_place, refuse_broken_rules
 
 __all__ = ["MetaImageHeader", "read_metaimage_header"]
 
@@ -58,11 +59,10 @@ def read_metaimage_header(path: Path) -> MetaImageHeader:
         DatasetError: With a line for each broken rule.
     """
     fields, header_bytes = _fields(path)
-    problems = [Problem(path, rule, found[:120] or "nothing", REMEDY) for rule, found in _broken_rules(fields)]
-    if problems:
-        raise DatasetError(problems)
-    absent = [names[0] for names in (ORIGIN, SPACING, DIRECTIONS) if not any(name in fields for name in names)]
-    warnings = [f"the header has no {' and no '.join(absent)}: its place is a guess"] if absent else []
+    refuse_broken_rules(path, _broken_rules(fields), REMEDY)
+    warnings = doubts_about_place(
+        names[0] for names in (ORIGIN, SPACING, DIRECTIONS) if not any(name in fields for name in names)
+    )
     name = fields["ElementDataFile"]
     is_compressed = fields.get("CompressedData", "False").lower() == "true"
     compressed_bytes = int(fields.get("CompressedDataSize", "0"))

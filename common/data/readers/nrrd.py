@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..problems import DatasetError, Problem
 from .capacity import damaged
+from .header_rules import doubts_about_place, refuse_broken_rules
 
 __all__ = ["NrrdHeader", "read_nrrd_header"]
 
@@ -48,11 +48,8 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
         DatasetError: With a line for each broken rule.
     """
     fields, header_bytes = _fields(path)
-    problems = [Problem(path, rule, found[:120] or "nothing", REMEDY) for rule, found in _broken_rules(fields)]
-    if problems:
-        raise DatasetError(problems)
-    absent = [name for name in ("space", "space directions", "space origin") if name not in fields]
-    warnings = [f"the header has no {' and no '.join(absent)}: its place is a guess"] if absent else []
+    refuse_broken_rules(path, _broken_rules(fields), REMEDY)
+    warnings = doubts_about_place(n for n in ("space", "space directions", "space origin") if n not in fields)
     encoding = fields["encoding"].lower()
     return NrrdHeader(header_bytes, {"gz": "gzip"}.get(encoding, encoding), warnings)
 
