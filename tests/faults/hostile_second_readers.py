@@ -172,7 +172,7 @@ def _nrrd(path: Path) -> Reading | None:
     elif encoding != "raw":
         return None
     array = np.frombuffer(
-        data, np.dtype({"little": "<", "big": ">"}[fields["endian"]] + NRRD_TYPES[fields["type"]]), math.prod(shape)
+        data, np.dtype({"little": "<", "big": ">"}[fields["endian"].lower()] + NRRD_TYPES[fields["type"]]), math.prod(shape)
     )
     array = array.reshape(shape, order="F")
     if "space directions" not in fields:
