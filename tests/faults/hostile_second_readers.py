@@ -171,9 +171,8 @@ def _nrrd(path: Path) -> Reading | None:
         data = zlib.decompressobj(31).decompress(data)
     elif encoding != "raw":
         return None
-    array = np.frombuffer(
-        data, np.dtype({"little": "<", "big": ">"}[fields["endian"].lower()] + NRRD_TYPES[fields["type"]]), math.prod(shape)
-    )
+    byte_order = {"little": "<", "big": ">"}[fields["endian"].lower()]
+    array = np.frombuffer(data, np.dtype(byte_order + NRRD_TYPES[fields["type"]]), math.prod(shape))
     array = array.reshape(shape, order="F")
     if "space directions" not in fields:
         affine = _ras(np.diag(_floats(fields.get("spacings", "1 1 1"), 3)), [0.0, 0.0, 0.0])
