@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import runpy
@@ -73,6 +74,8 @@ def _run_commands() -> None:
         words = shlex.split(command.replace("'bundles/", f"'{REPOSITORY}/bundles/"))
         assert words[:2] == ["python", "-m"], command
         sys.argv = words[2:]
+        # what a former command set would stay, where a process of its own begins without
+        logging.getLogger().handlers.clear()
         status: object = 0
         print(MARK, flush=True)
         try:

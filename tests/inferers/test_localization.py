@@ -24,6 +24,7 @@ from common.inferers.localization import (
 )
 from common.inferers.localization.localizer import FoundPoints
 from common.inferers.localization.outputs import draw_boxes
+from common.inferers.localization.shape import fit_shape
 from common.losses.relative_distance import offset_mm
 from common.networks import MedLAM
 from common.transforms.paired_patches import crop_padded
@@ -82,6 +83,12 @@ class TestSupports:
         (support,) = read_supports(datalist, NAMES)
         assert set(support.points_mm) == {"cube", "bar"}
         np.testing.assert_allclose(support.points_mm["cube"][0], extreme_points_of_mask(scan[1] == 1, SAL))
+
+    def test_the_shape_is_that_of_the_points(self, templates, scan):
+        # outer faces of a box of 9 x 8 x 12 voxels
+        ends = diagonal(templates[0].shape[0].numpy())
+        np.testing.assert_allclose(ends[3:] - ends[:3], [9, 8, 12], atol=1e-4)
+        np.testing.assert_allclose(templates[0].shape.sum(dim=1), 0, atol=1e-4)
 
     def test_slabs_are_as_many_as_fit(self, datalist):
         # 9 and 8 slices of 3 mm
@@ -256,6 +263,15 @@ class TestBadInput:
         packed = LocalizationInferer(templates)(torch.rand(1, 1, 5, 9, 12), network)
         assert torch.isfinite(packed).all()
 
+    def test_points_taken_together(self, network, templates):
+        volume = torch.rand(1, 24, 20, 30)
+        alone = LocalizationInferer(templates).locate(volume, network)
+        together = LocalizationInferer(templates, shape_weight=2.0).locate(volume, network)
+        for template, a, b in zip(templates, alone, together, strict=True):
+            torch.testing.assert_close(b.voxels, fit_shape(a.voxels, template.shape, 2.0))
+            assert not torch.allclose(b.voxels, a.voxels)
+            torch.testing.assert_close(b.expected, a.expected)
+
     def test_refused_shapes_and_options(self, network, templates):
         with pytest.raises(ValueError, match=r"shape \(1, 1, D, H, W\); got \(2, 1, 8, 8, 8\)"):
             LocalizationInferer(templates)(torch.zeros(2, 1, 8, 8, 8), network)
@@ -263,12 +279,14 @@ class TestBadInput:
             LocalizationInferer(templates, search="slow")
         with pytest.raises(ValueError, match="num_starts and num_steps must be at least 1"):
             LocalizationInferer(templates, num_steps=0)
+        with pytest.raises(ValueError, match=r"shape_weight must be at least 0 or None, got -1"):
+            LocalizationInferer(templates, shape_weight=-1)
         with pytest.raises(ValueError, match=r"packed must have shape \(12, 10\)"):
             unpack_points(torch.zeros(6, 10), templates)
 
 
 class TestBoxes:
-    template = OrganTemplate("liver", 4, 1, torch.zeros(1, 6, 3), torch.zeros(1, 6, 3), ())
+    template = OrganTemplate("liver", 4, 1, *[torch.zeros(1, 6, 3)] * 3, ())
 
     def judge(
         self, lower, upper, similarity=0.9, expected=None, from_start=None, affine=SAL, shape=(24, 20, 30), parts=1

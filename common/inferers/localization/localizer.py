@@ -13,6 +13,7 @@ from ...losses.relative_distance import DISTANCE_RANGE_MM, offset_mm
 from ...networks.medlam import NUM_SCALES, MedLAM
 from ...transforms.paired_patches import crop_padded
 from .search import TEMPLATE_SIZES, best_place, correlate, similarity_maps
+from .shape import fit_shape
 from .templates import OrganTemplate
 
 EXACT, FAST = "exact", "fast"
@@ -52,6 +53,8 @@ class LocalizationInferer(Inferer):
     2. With `num_steps` above 1, the expectation is corrected from a patch at the expected place, the same way.
     3. The features of a patch around the expected place are compared with the supports' (`similarity_maps`); the most
        similar place within half a patch is taken.
+    4. With `shape_weight`, which is ours, the six points of a part give way to the supports' own, moved and scaled to
+       them (`fit_shape`).
 
     `exact` decodes a patch for each point, as published. `fast` finds the most similar place by the scales of stride 4
     and 2, and compares the finest scale, three quarters of the work of a patch, only around that place.
@@ -70,6 +73,8 @@ class LocalizationInferer(Inferer):
         start_radius: How far from the middle start points are drawn, in voxels per axis.
         air_threshold: What is below counts as air.
         seed: Seed of the start points, the same for every scan.
+        shape_weight: How much the size of the supports' parts counts beside that of what is found, see `fit_shape`;
+            None leaves every point where it is found, as published.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -86,6 +91,7 @@ class LocalizationInferer(Inferer):
         start_radius: int = 10,
         air_threshold: float = 0.001,
         seed: int = 0,
+        shape_weight: float | None = None,
     ) -> None:
         super().__init__()
         if search not in SEARCHES:
@@ -95,6 +101,8 @@ class LocalizationInferer(Inferer):
                 f"num_starts and num_steps must be at least 1 and start_radius at least 0, got {num_starts}, "
                 f"{num_steps} and {start_radius}."
             )
+        if shape_weight is not None and shape_weight < 0:
+            raise ValueError(f"shape_weight must be at least 0 or None, got {shape_weight}.")
         self.templates = list(templates)
         self.spacing_mm = torch.tensor([float(s) for s in spacing_mm])
         self.distance_range_mm = tuple(float(r) for r in distance_range_mm)
@@ -104,6 +112,7 @@ class LocalizationInferer(Inferer):
         self.start_radius = start_radius
         self.air_threshold = air_threshold
         self.seed = seed
+        self.shape_weight = shape_weight
 
     def __call__(self, inputs: torch.Tensor, network: MedLAM) -> torch.Tensor:
         """Find the points of one scan; `unpack_points` gives them back by organ.
@@ -164,6 +173,9 @@ class LocalizationInferer(Inferer):
             similarity = similarity / torch.cat([t.best_similarity().flatten() for t in self.templates])
         residual = torch.cat([template.residual.flatten(0, 1) for template in self.templates])
         voxels = centers + (residual if self.search != "none" else 0)
+        if self.shape_weight is not None:
+            shape = torch.cat([template.shape for template in self.templates])
+            voxels = fit_shape(voxels.unflatten(0, (-1, 6)), shape, self.shape_weight).flatten(0, 1)
         return [
             FoundPoints(*(block.unflatten(0, (-1, 6)) for block in blocks))
             for blocks in zip(

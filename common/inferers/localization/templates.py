@@ -24,7 +24,7 @@ from .search import cut_template
 from .supports import Support, choose_supports, read_supports
 
 # Counts up when templates of an older version must not be used any more.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 # How far inside of an extreme point, in voxels, its patch is centered: a face between two voxels belongs to the inner.
 INWARD = 0.25
 
@@ -43,6 +43,7 @@ class OrganTemplate:
         num_supports: How many supports it is made of.
         position: MedLAM's position of the patches around the points. Shape (parts, 6, 3).
         residual: From the voxel at a patch's center to the point, in voxels. Shape (parts, 6, 3).
+        shape: Points relative to the mean of their six, in voxels. Shape (parts, 6, 3).
         maps: Features around the points, coarse to fine. Shape (parts, 6, C, k, k, k) each.
     """
 
@@ -51,6 +52,7 @@ class OrganTemplate:
     num_supports: int
     position: torch.Tensor
     residual: torch.Tensor
+    shape: torch.Tensor
     maps: tuple[torch.Tensor, ...]
 
     @property
@@ -102,8 +104,10 @@ def build_templates(
     templates = []
     for label, organ in label_names.items():
         if collected[organ]:
-            position, residual, *maps = (torch.stack(kind).mean(dim=0) for kind in zip(*collected[organ], strict=True))
-            templates.append(OrganTemplate(organ, label, len(collected[organ]), position, residual, tuple(maps)))
+            position, residual, shape, *maps = (
+                torch.stack(kind).mean(dim=0) for kind in zip(*collected[organ], strict=True)
+            )
+            templates.append(OrganTemplate(organ, label, len(collected[organ]), position, residual, shape, tuple(maps)))
     return templates
 
 
@@ -111,7 +115,7 @@ def build_templates(
 def _encode_points(
     network: MedLAM, volume: torch.Tensor, affine: np.ndarray, points_mm: np.ndarray
 ) -> tuple[torch.Tensor, ...]:
-    """Position, residual and template maps of the points of one organ in one support, on the CPU."""
+    """Position, residual, shape and template maps of the points of one organ in one support, on the CPU."""
     ordered = points_mm[:, grid_sides(affine)]
     flat = ordered.reshape(-1, 3)
     indices = np.linalg.solve(affine, np.c_[flat, np.ones(len(flat))].T)[:3].T.reshape(ordered.shape)
@@ -128,8 +132,9 @@ def _encode_points(
     parts = (len(ordered), 6)
     stacked = [torch.stack(scale).unflatten(0, parts) for scale in zip(*maps, strict=True)]
     residual = torch.from_numpy(indices - centers).float()
+    shape = torch.from_numpy(indices - indices.mean(axis=1, keepdims=True)).float()
     # clones, since tensors of inference mode cannot be used in other ways later
-    return tuple(t.clone() for t in (torch.stack(positions).unflatten(0, parts), residual, *stacked))
+    return tuple(t.clone() for t in (torch.stack(positions).unflatten(0, parts), residual, shape, *stacked))
 
 
 def load_templates(
