@@ -68,9 +68,7 @@ def bench_localization(
     with torch.inference_mode():
         encoded = network.encode(crop_padded(volume, (points[0, 0] - half).tolist(), network.patch_size)[None])
         maps = [t[:, None].repeat(1, 6, 1, 1, 1, 1) for t in cut_template(network.decode(encoded))]
-    templates = [
-        OrganTemplate(str(i), i + 1, 1, *[torch.zeros(1, 6, 3)] * 3, tuple(maps)) for i in range(organs)
-    ]
+    templates = [OrganTemplate(str(i), i + 1, 1, *[torch.zeros(1, 6, 3)] * 3, tuple(maps)) for i in range(organs)]
     expected = points.flatten(0, 1) + 3.0 * torch.randn(6 * organs, 3)
     reference_s = 0.0
 

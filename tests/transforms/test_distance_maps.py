@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy import ndimage
 
 from common.transforms import ScribbleDistancesd
 from common.transforms.distance_maps import edge_costs, euclidean_distance_mm, geodesic_distance_mm
@@ -39,6 +43,45 @@ def test_against_brute_force(shape, density):
     expected = oracle.distance_maps(labels, 2, spacing_mm)
     for label in (0, 1):
         np.testing.assert_allclose(euclidean_distance_mm(labels == label, spacing_mm), expected[label], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (9, 1), (2, 2), (17, 23), (61, 50)])
+@pytest.mark.parametrize("side_mm", [1.0, 0.3125])
+def test_square_pixels_against_brute_force(shape, side_mm):
+    rng = np.random.default_rng(0)
+    strokes = rng.random(shape) < 0.02
+    strokes.flat[-1] = True
+    expected = oracle.distance_maps(np.where(strokes, 0, 255), 1, (side_mm, side_mm))[0]
+    np.testing.assert_allclose(euclidean_distance_mm(strokes, (side_mm, side_mm)), expected, rtol=1e-5)
+    # any memory layout
+    np.testing.assert_allclose(euclidean_distance_mm(strokes.T, (side_mm, side_mm)), expected.T, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (512, 640), (3, 1023), (2048, 1500)])
+def test_square_pixels_to_the_last_bit(shape):
+    """Single precision of the exact distance, wherever the result lies in memory."""
+    for seed in range(4):
+        strokes = np.random.default_rng(seed).random(shape) < 20 / np.prod(shape)
+        strokes[0, 0] = True
+        expected = ndimage.distance_transform_edt(~strokes).astype(np.float32)
+        np.testing.assert_array_equal(euclidean_distance_mm(strokes, (1, 1)), expected)
+
+
+def test_forked_processes_behind_threads_of_opencv():
+    """A loader's process hangs where it waits for threads that its parent had."""
+    strokes = np.eye(64, dtype=bool)
+    expected = euclidean_distance_mm(strokes, (1, 1))
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        cv2.GaussianBlur(np.zeros((512, 512), np.float32), (31, 31), 5)
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            found = pool.starmap_async(euclidean_distance_mm, [(strokes, (1, 1))] * 4).get(timeout=60)
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(before)
+    for distance in found:
+        np.testing.assert_array_equal(distance, expected)
 
 
 @pytest.mark.parametrize("shape", [(90, 80), (12, 30, 40)])
