@@ -32,7 +32,7 @@ def bench_localization(
     num_unlabeled: int = 24,
     num_test: int = 4,
     epochs: int = 8,
-    epoch_length: int = 50,
+    epoch_length: int = 125,
     field_of_view: str = "abdomen_pelvis",
     spacing_mm: float = 5.0,
     num_threads: int | None = None,
