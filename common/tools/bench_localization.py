@@ -14,11 +14,13 @@ import numpy as np
 
 from ..data.phantoms import write_torso_phantoms
 from ..files import write_text_atomically
-from .runs import ensure_phantoms, find_bundles, refuse_other_settings, run_bundle
+from .runs import ensure_phantoms, find_bundles, read_summary, refuse_other_settings, run_bundle
 
 BUNDLE = "medlsam"
 # Search of `LocalizationInferer` by the name of the arm.
 ARMS = {"regression": "none", "search": "exact", "fast": "fast"}
+# Where the boxes of the masks come from, `boxes_from` of `inference.json`.
+BOXES = {"localized boxes": "files", "true boxes": "reference_organs"}
 # Section of the halves of the test scans, in which organs are absent.
 HALVES = "halves"
 
@@ -33,6 +35,8 @@ def bench_localization(
     num_test: int = 4,
     epochs: int = 8,
     epoch_length: int = 125,
+    mask_epochs: int = 10,
+    mask_epoch_length: int = 60,
     field_of_view: str = "abdomen_pelvis",
     spacing_mm: float = 5.0,
     num_threads: int | None = None,
@@ -43,8 +47,9 @@ def bench_localization(
     Each seed has phantoms, initial weights and random draws of its own. No label is read in training, and the last
     checkpoint is used, so nothing is chosen by a score. The arms: the regression alone, with the similarity search, and
     with the fast one. Then, with most supports and the default thresholds, the upper and the lower half of each test
-    scan: which organs are missed, which are seen where there are none. Writes `results.json` and `results.md` into
-    `output_dir`; what a former run finished there is not run again.
+    scan: which organs are missed, which are seen where there are none. Last, the small promptable network learns from
+    the supports' masks (`tiny_sam.json`), and turns the boxes of the exact search, and true ones, into masks. Writes
+    `results.json` and `results.md` into `output_dir`; what a former run finished there is not run again.
 
     Args:
         output_dir: Folder for phantoms, runs and results.
@@ -54,6 +59,8 @@ def bench_localization(
         num_test: Scans to localize in.
         epochs: Epochs of training.
         epoch_length: Iterations of an epoch.
+        mask_epochs: Epochs of the promptable network, the last one's weights are used.
+        mask_epoch_length: Iterations of such an epoch.
         field_of_view: Of the phantoms, see `write_torso_phantoms`.
         spacing_mm: Of the phantoms.
         num_threads: CPU threads of a run; None takes all.
@@ -70,6 +77,8 @@ def bench_localization(
         "num_test": num_test,
         "epochs": epochs,
         "epoch_length": epoch_length,
+        "mask_epochs": mask_epochs,
+        "mask_epoch_length": mask_epoch_length,
         "field_of_view": field_of_view,
         "spacing_mm": spacing_mm,
         "overrides": overrides or {},
@@ -88,6 +97,7 @@ def bench_localization(
     }
     scores: dict[str, list[dict[str, Any]]] = {}
     halves: list[dict[str, Any]] = []
+    masks: dict[str, list[dict[str, Any]]] = {name: [] for name in BOXES}
     for seed in range(seeds):
         folder = root / f"seed{seed}"
         data = folder / "data"
@@ -119,10 +129,20 @@ def bench_localization(
         locate = {**shared, "section": HALVES, "num_supports": max(supports), "output_dir": str(out)}
         _run_once(out / "seconds", bundle, configs, locate, threads)
         halves.append(json.loads((out / "boxes.json").read_text()))
+        model = folder / "segmenter"
+        train = {"dataset_dir": str(data), "seed": seed, "num_workers": 0, "max_epochs": mask_epochs}
+        train |= {"epoch_length": mask_epoch_length, "ckpt_dir": str(model), "output_dir": str(model / "logs")}
+        _run_once(model / "seconds", bundle, ["finetune_sam.json", "tiny_sam.json"], train, threads)
+        for name, boxes_from in BOXES.items():
+            out = folder / f"masks_{boxes_from}"
+            segment = {"dataset_dir": str(data), "sam_path": str(model / "model_last.pt"), "output_dir": str(out)}
+            segment |= {"boxes_from": boxes_from, "boxes_dir": str(folder / f"search_{max(supports)}")}
+            _run_once(out / "seconds", bundle, ["inference.json", "evaluate.json"], segment, threads)
+            masks[name].append(read_summary(out))
     seconds = [float((root / f"seed{seed}" / "model" / "seconds").read_text()) for seed in range(seeds)]
-    results = {"settings": settings, "training_seconds": seconds, "scores": scores, HALVES: halves}
+    results = {"settings": settings, "training_seconds": seconds, "scores": scores, HALVES: halves, "masks": masks}
     write_text_atomically(json.dumps(results, indent=4) + "\n", root / "results.json")
-    table = f"{format_results(scores)}\n\n{format_absence(halves)}"
+    table = f"{format_results(scores)}\n\n{format_absence(halves)}\n\n{format_masks(masks)}"
     write_text_atomically(table + "\n", root / "results.md")
     _logger.info("\n%s\nTraining took %s s.", table, ", ".join(f"{s:.0f}" for s in seconds))
 
@@ -204,3 +224,21 @@ def _cell(summaries: list[dict[str, Any]]) -> str:
         return "-"
     iou, wall_mm = (statistics.mean(s[field] for s in scored) for field in ("iou", "wall_distance_mm"))
     return f"{iou:.3f}, {wall_mm:.1f} mm"
+
+
+def format_masks(masks: dict[str, list[dict[str, Any]]]) -> str:
+    """Lay out the Dice of masks by where their boxes come from, as means over the seeds, as a Markdown table.
+
+    Args:
+        masks: For each origin of boxes the summaries of its seeds, as `CaseScores` writes them.
+    """
+    rows = [f"| Dice of masks | {' | '.join(masks)} |", f"|---|{'---|' * len(masks)}"]
+    for organ in next(iter(masks.values()))[0]["structures"]:
+        dice = [[summary["structures"][organ]["dice"]["mean"] for summary in seeds] for seeds in masks.values()]
+        scored = [[d for d in values if d is not None] for values in dice]
+        if any(scored):
+            rows.append(f"| {organ} | {' | '.join(f'{statistics.mean(d):.3f}' if d else '-' for d in scored)} |")
+    means = [[summary["mean_over_structures"]["dice"] for summary in seeds] for seeds in masks.values()]
+    rows.append(f"| mean | {' | '.join(f'{statistics.mean(m):.3f}' for m in means)} |")
+    rows.append(f"| mean of each seed | {' | '.join(', '.join(f'{d:.3f}' for d in m) for m in means)} |")
+    return "\n".join(rows)

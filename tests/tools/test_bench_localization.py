@@ -13,6 +13,7 @@ from common.tools.bench_localization import (
     HALVES,
     bench_localization,
     format_absence,
+    format_masks,
     format_results,
     write_halves,
 )
@@ -40,6 +41,22 @@ def test_absence():
     )
 
 
+def test_masks():
+    def dice(liver, heart):
+        structures = {"liver": {"dice": {"mean": liver}}, "heart": {"dice": {"mean": heart}}}
+        return {"structures": structures, "mean_over_structures": {"dice": liver}}
+
+    table = format_masks({"localized boxes": [dice(0.3, None), dice(0.5, None)], "true boxes": [dice(0.7, 0.25)] * 2})
+    assert table.splitlines() == [
+        "| Dice of masks | localized boxes | true boxes |",
+        "|---|---|---|",
+        "| liver | 0.400 | 0.700 |",
+        "| heart | - | 0.250 |",
+        "| mean | 0.400 | 0.700 |",
+        "| mean of each seed | 0.300, 0.500 | 0.700, 0.700 |",
+    ]
+
+
 def test_halves_make_up_the_scan(tmp_path):
     volume = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
     affine = np.diag([2.0, 2.0, 6.0, 1.0])
@@ -65,7 +82,9 @@ def test_results_of_other_settings_are_not_mixed(tmp_path):
 def test_a_tiny_run_is_finished_and_not_repeated(tmp_path):
     options = {
         "seeds": 1,
-        "num_supports": (1,),
+        "num_supports": (2,),
+        "mask_epochs": 1,
+        "mask_epoch_length": 2,
         "num_unlabeled": 3,
         "num_test": 1,
         "epochs": 1,
@@ -78,6 +97,7 @@ def test_a_tiny_run_is_finished_and_not_repeated(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["scores"]) == len(ARMS)
     assert results[HALVES][0]["num_cases"] == 2
+    assert [len(seeds) for seeds in results["masks"].values()] == [1, 1]
     (tmp_path / "results.json").unlink()
     log = tmp_path / "seed0" / "model" / "log.txt"
     before = log.stat().st_mtime_ns
