@@ -241,7 +241,7 @@ def _picture(path: Path) -> Reading | None:
     try:
         if start in (b"II*\0", b"MM\0*"):
             with tifffile.TiffFile(path) as file:
-                if file.pages[0].compression.name in ("LZW", "JPEG"):
+                if tifffile.COMPRESSION(file.pages[0].compression).name in ("LZW", "JPEG"):
                     return None, None
                 array = file.pages[0].asarray()
         else:
