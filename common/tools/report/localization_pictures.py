@@ -68,7 +68,7 @@ def draw_localization(run: Run, replay: Replay) -> Iterator[str]:
     searches = _searches(boxes, _paths(replay, index, grid.affine), _masks(run, files))
     yield (
         f"<p>Case {escape(names[index])}. A path leads from the start, the middle of some random voxels, to "
-        "where the regression expects an extreme point, and from there to the most similar place, which is taken.</p>"
+        "where the regression expects an extreme point, and from there to the place that is taken.</p>"
     )
     meanings = ("box found", "box of the reference", "path: from the start to what is expected", "path: the search")
     yield legend(dict(zip(meanings, (FOUND, REFERENCE, REGRESSION, SEARCH), strict=True)))
