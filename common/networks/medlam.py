@@ -173,15 +173,20 @@ class MedLAM(nn.Module):
         Returns:
             Shape (1, 4b, size, size, size).
         """
-        upsampled = F.interpolate(coarser, scale_factor=2.0, mode="trilinear", align_corners=False)
-        x = torch.cat([upsampled, encoded[0]], dim=1)
         reach = 2  # of the two convolutions
-        samples = x
-        for axis, count in enumerate(self.patch_size):
-            samples = samples.unfold(axis + 2, 2 * reach + 1, max(1, count // _SAMPLES))
-        samples = samples[0].flatten(1, 3).transpose(0, 1)
-        cut = [slice(low, low + size + 2 * reach) for low in start.tolist()]
-        block = F.pad(x, [reach] * 6)[:, :, cut[0], cut[1], cut[2]]
+        windows = [range(0, count - 2 * reach, max(1, count // _SAMPLES)) for count in self.patch_size]
+        samples = _upsampled_and_joined(
+            coarser, encoded[0], [[first + i for first in axis for i in range(2 * reach + 1)] for axis in windows]
+        )
+        for axis in range(3):
+            # to window and place in it
+            samples = samples.unflatten(2 + 2 * axis, (-1, 2 * reach + 1))
+        samples = samples[0].permute(1, 3, 5, 0, 2, 4, 6).flatten(0, 2)
+        ends = [(low - reach, low + size + reach) for low in start.tolist()]
+        inside = [range(max(low, 0), min(high, n)) for (low, high), n in zip(ends, self.patch_size, strict=True)]
+        block = _upsampled_and_joined(coarser, encoded[0], inside)
+        beyond = [(r.start - low, high - r.stop) for r, (low, high) in zip(inside, ends, strict=True)]
+        block = F.pad(block, [n for pair in reversed(beyond) for n in pair])
         for conv in (module for module in self.decoder[-1].modules() if isinstance(module, nn.Conv3d)):
             reach -= 1
             samples, block = (F.conv3d(y, conv.weight, conv.bias) for y in (samples, block))
@@ -197,6 +202,26 @@ class MedLAM(nn.Module):
 
 def _two_units(in_channels: int, middle_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(ConvUnit(in_channels, middle_channels), ConvUnit(middle_channels, out_channels))
+
+
+def _upsampled_and_joined(coarser: torch.Tensor, skip: torch.Tensor, places: Sequence[Sequence[int]]) -> torch.Tensor:
+    """What the last stage of the decoder convolves, at some places along each axis only.
+
+    Args:
+        coarser: Features of stride 2. Shape (1, C, d, h, w).
+        skip: Features of stride 1. Shape (1, E, D, H, W).
+        places: Places along each axis.
+
+    Returns:
+        Shape (1, C + E, places, places, places).
+    """
+    for axis, chosen in enumerate(places, start=2):
+        index = torch.tensor(list(chosen), device=skip.device)
+        identity = torch.eye(coarser.shape[axis], dtype=coarser.dtype, device=coarser.device)[None]
+        weights = F.interpolate(identity, scale_factor=2.0, mode="linear", align_corners=False)[0, :, index]
+        coarser = torch.tensordot(coarser, weights, dims=([axis], [0])).movedim(-1, axis)
+        skip = skip.index_select(axis, index)
+    return torch.cat([coarser, skip], dim=1)
 
 
 class PairedMedLAM(nn.Module):

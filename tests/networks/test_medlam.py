@@ -60,6 +60,33 @@ def test_block_of_the_finest_scale(network):
     torch.testing.assert_close(whole, maps[2])
 
 
+def block_of_everything(network, encoded, coarser, start, size):
+    """`finest_block` as it is defined: upsampled, padded and normalized at all places, of which few are used."""
+    upsampled = F.interpolate(coarser, scale_factor=2.0, mode="trilinear", align_corners=False)
+    x = torch.cat([upsampled, encoded[0]], dim=1)
+    samples = x
+    for axis, count in enumerate(network.patch_size):
+        samples = samples.unfold(axis + 2, 5, max(1, count // 8))
+    samples = samples[0].flatten(1, 3).transpose(0, 1)
+    for conv in (module for module in network.decoder[-1].modules() if isinstance(module, torch.nn.Conv3d)):
+        x = F.conv3d(x, conv.weight, conv.bias, padding=1)
+        samples = F.conv3d(samples, conv.weight, conv.bias)
+        mean, variance = samples.mean(dim=(0, 2, 3, 4)), samples.var(dim=(0, 2, 3, 4), correction=0)
+        x, samples = (F.relu(F.batch_norm(y, mean, variance)) for y in (x, samples))
+    z, y, x0 = start
+    return x[:, :, z : z + size, y : y + size, x0 : x0 + size]
+
+
+@pytest.mark.parametrize("start", [[0, 0, 0], [3, 9, 20], [8, 24, 40], [1, 23, 39]])
+def test_finest_block_by_its_definition(network, start):
+    with torch.no_grad():
+        encoded = network.encode(torch.rand(1, 1, 16, 32, 48))
+        coarser = network.decode(encoded, 2)[-1]
+        found = network.finest_block(encoded, coarser, torch.tensor(start), 8)
+        expected = block_of_everything(network, encoded, coarser, start, 8)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_position_head_is_one_affine_map(network):
     """The spec: no activations between the three layers."""
     a, b = torch.rand(2, 1, 32, 1, 2, 3)
