@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -32,6 +33,7 @@ def run_and_kill(action: Callable[[], object], folder: Path, after_events: int =
     child = os.fork()
     if child == 0:
         try:
+            os.setpgid(0, 0)
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
@@ -43,15 +45,24 @@ def run_and_kill(action: Callable[[], object], folder: Path, after_events: int =
             log.write_text(traceback.format_exc())
             os._exit(1)
         os._exit(0)
+    status = _wait(child, after_s, by)
+    # a loader process that had only begun to start does not notice that its parent is gone
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    return _is_done(status, log)
+
+
+def _wait(child: int, after_s: float, by: int) -> int:
+    """Wait for the end of a process, kill it after so many seconds if not 0, and return its status."""
+    deadline = time.monotonic() + after_s
+    while after_s and time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.002)
     if after_s:
-        deadline = time.monotonic() + after_s
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return _is_done(status, log)
-            time.sleep(0.002)
         os.kill(child, by)
-    return _is_done(os.waitpid(child, 0)[1], log)
+    return os.waitpid(child, 0)[1]
 
 
 def _is_done(status: int, log: Path) -> bool:
