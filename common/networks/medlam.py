@@ -185,8 +185,8 @@ class MedLAM(nn.Module):
         ends = [(low - reach, low + size + reach) for low in start.tolist()]
         inside = [range(max(low, 0), min(high, n)) for (low, high), n in zip(ends, self.patch_size, strict=True)]
         block = _upsampled_and_joined(coarser, encoded[0], inside)
-        beyond = [(r.start - low, high - r.stop) for r, (low, high) in zip(inside, ends, strict=True)]
-        block = F.pad(block, [n for pair in reversed(beyond) for n in pair])
+        zeros = [(r.start - low, high - r.stop) for r, (low, high) in zip(inside, ends, strict=True)]
+        block = F.pad(block, [n for pair in reversed(zeros) for n in pair])
         for conv in (module for module in self.decoder[-1].modules() if isinstance(module, nn.Conv3d)):
             reach -= 1
             samples, block = (F.conv3d(y, conv.weight, conv.bias) for y in (samples, block))
