@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -34,6 +36,8 @@ def run_and_kill(action: Callable[[], object], folder: Path, after_events: int =
     if child == 0:
         try:
             os.setpgid(0, 0)
+            # that of a fork is shared with all forks, and one that was killed may hold it
+            tqdm.set_lock(threading.RLock())
             silence = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silence, 1)
             os.dup2(silence, 2)
