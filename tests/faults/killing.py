@@ -50,10 +50,18 @@ def run_and_kill(action: Callable[[], object], folder: Path, after_events: int =
             os._exit(1)
         os._exit(0)
     status = _wait(child, after_s, by)
-    # a loader process that had only begun to start does not notice that its parent is gone
-    with suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
+    end_group(child)
     return _is_done(status, log)
+
+
+def end_group(leader: int) -> None:
+    """Kill what a process that is gone has left: a loader process that had only begun to start does not notice it.
+
+    Args:
+        leader: The process, which had made itself the leader of a group.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _wait(child: int, after_s: float, by: int) -> int:

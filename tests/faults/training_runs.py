@@ -20,6 +20,7 @@ from common.data.phantoms import write_fundus_phantoms, write_heart_phantoms, wr
 from common.networks import SamSegmenter
 from common.networks.promptable import VARIANTS
 from common.tools.runs import find_bundles
+from tests.faults.killing import end_group
 
 BUNDLES = {path.name: path for path in find_bundles()}
 WEIGHT_FILES = ("model.pt", "model_last.pt")
@@ -193,6 +194,8 @@ class Processes:
         process.start()
         process.join()
         assert process.exitcode is not None
+        assert process.pid is not None
+        end_group(process.pid)
         return process.exitcode
 
     def run_and_kill(self, options: dict[str, Any], folder: Path, delay_s: float, number: signal.Signals) -> int:
@@ -203,6 +206,7 @@ class Processes:
 
 
 def _run_quietly(options: dict[str, Any], log: str) -> None:
+    os.setpgid(0, 0)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
