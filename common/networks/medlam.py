@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .dropout import Dropout
-from .winograd import is_faster, winograd_conv3d
+from .winograd import is_cpu_inference, is_faster, winograd_conv3d
 
 NUM_SCALES = 3
 # Along each axis, places whose features stand for a patch's in `finest_block`.
@@ -30,20 +30,42 @@ class ConvUnit(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, coarser: torch.Tensor | None = None) -> torch.Tensor:
         """Return the activations. Shape (B, out_channels, D, H, W).
 
         Args:
-            x: Features. Shape (B, in_channels, D, H, W).
+            x: Features. Shape (B, in_channels, D, H, W), less the channels of `coarser`.
+            coarser: Features of half the size, which are upsampled and joined before `x`. Shape
+                (B, C, D / 2, H / 2, W / 2).
         """
         if torch.jit.is_scripting():
-            x = self.conv(x)
+            x = self._convolve(x, coarser)
+        elif is_faster(x, self.conv):
+            x = winograd_conv3d(x, self.conv.weight, self.conv.bias, coarser)
+        elif x.shape[1] == 1 and is_cpu_inference(x):
+            x = _convolve_planes(x, self.conv)
         else:
-            x = winograd_conv3d(x, self.conv.weight, self.conv.bias) if is_faster(x, self.conv) else self.conv(x)
+            x = self._convolve(x, coarser)
         if x.shape[0] == 1:
             # Of one item it is the same; this one keeps channels last in memory, which convolutions on a CPU prefer.
             return F.relu(F.batch_norm(x, None, None, training=True), inplace=True)
         return F.relu(F.instance_norm(x), inplace=True)
+
+    def _convolve(self, x: torch.Tensor, coarser: torch.Tensor | None) -> torch.Tensor:
+        if coarser is not None:
+            upsampled = F.interpolate(coarser, scale_factor=2.0, mode="trilinear", align_corners=False)
+            x = torch.cat([upsampled, x], dim=1)
+        return self.conv(x)
+
+
+class _TwoUnits(nn.Sequential):
+    """A stage: two units, of which the first may join coarser features."""
+
+    def __init__(self, in_channels: int, middle_channels: int, out_channels: int) -> None:
+        super().__init__(ConvUnit(in_channels, middle_channels), ConvUnit(middle_channels, out_channels))
+
+    def forward(self, x: torch.Tensor, coarser: torch.Tensor | None = None) -> torch.Tensor:
+        return self[1](self[0](x, coarser))
 
 
 class MedLAM(nn.Module):
@@ -88,12 +110,12 @@ class MedLAM(nn.Module):
         self.patch_size = tuple(int(size) for size in patch_size)
         self.feature_channels = 4 * b
         units = [(in_channels, 2 * b, 2 * b), (2 * b,) * 3, (2 * b, 2 * b, 4 * b), (4 * b, 4 * b, 8 * b)]
-        self.encoder = nn.ModuleList(_two_units(*unit) for unit in [*units, (8 * b, 8 * b, 16 * b)])
+        self.encoder = nn.ModuleList(_TwoUnits(*unit) for unit in [*units, (8 * b, 8 * b, 16 * b)])
         self.dropout = Dropout(dropout)
         bottleneck = 16 * b * (self.patch_size[0] // 16) * (self.patch_size[1] // 16) * (self.patch_size[2] // 16)
         self.position_head = nn.Sequential(nn.Linear(bottleneck, 8 * b), nn.Linear(8 * b, 4 * b), nn.Linear(4 * b, 3))
         merged = [(24 * b, 8 * b, 8 * b), (12 * b, 4 * b, 4 * b), (6 * b, 4 * b, 4 * b), (6 * b, 4 * b, 4 * b)]
-        self.decoder = nn.ModuleList(_two_units(*unit) for unit in merged)
+        self.decoder = nn.ModuleList(_TwoUnits(*unit) for unit in merged)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return where each patch lies, up to one constant of the network; runs the encoder only.
@@ -150,8 +172,7 @@ class MedLAM(nn.Module):
         for stage, units in enumerate(self.decoder):
             if stage <= num_scales:
                 skip = encoded[3 - stage]
-                upsampled = F.interpolate(x, scale_factor=2.0, mode="trilinear", align_corners=False)
-                x = units(torch.cat([upsampled, skip], dim=1))
+                x = units(skip, x)
                 if stage > 0:
                     maps.append(x)
         return maps
@@ -200,8 +221,14 @@ class MedLAM(nn.Module):
         return block
 
 
-def _two_units(in_channels: int, middle_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(ConvUnit(in_channels, middle_channels), ConvUnit(middle_channels, out_channels))
+def _convolve_planes(x: torch.Tensor, conv: nn.Conv3d) -> torch.Tensor:
+    """The same as `conv` for one item with one channel, as a convolution in 2D of each plane and its two neighbors.
+
+    torch has a slow path for 3D with one channel. Returns (1, O, D, H, W), channels last in memory.
+    """
+    planes = F.pad(x[0, 0], (0, 0, 0, 0, 1, 1)).unfold(0, 3, 1).movedim(-1, 1)
+    planes = planes.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(planes, conv.weight[:, 0], conv.bias, padding=1).transpose(0, 1)[None]
 
 
 def _upsampled_and_joined(coarser: torch.Tensor, skip: torch.Tensor, places: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from monai.inferers import Inferer
 
 from ...losses.relative_distance import DISTANCE_RANGE_MM, offset_mm
+from ...memory import kept_memory
 from ...networks.medlam import NUM_SCALES, MedLAM
 from ...transforms.paired_patches import crop_padded
-from .search import TEMPLATE_SIZES, best_place, correlate, similarity_maps
+from .search import TEMPLATE_SIZES, add_finest, best_place, similarity_maps
 from .shape import fit_shape
 from .templates import OrganTemplate
 
 EXACT, FAST = "exact", "fast"
 SEARCHES = (EXACT, FAST, "none")
 INPUT_NDIM = 5
-# How far around the place that coarse scales find the finest one is compared, in voxels.
-_REFINED = 4
 # Of a point as `LocalizationInferer` gives it.
 _COLUMNS = 10
 
@@ -52,12 +50,12 @@ class LocalizationInferer(Inferer):
        c, once for all organs. A point with the position P in the supports is expected at c + r * tanh(P - q).
     2. With `num_steps` above 1, the expectation is corrected from a patch at the expected place, the same way.
     3. The features of a patch around the expected place are compared with the supports' (`similarity_maps`); the most
-       similar place within half a patch is taken.
+       similar place within half a patch is taken. `scale_weights` are ours; published scales count the same.
     4. With `shape_weight`, which is ours, the six points of a part give way to the supports' own, moved and scaled to
        them (`fit_shape`).
 
     `exact` decodes a patch for each point, as published. `fast` finds the most similar place by the scales of stride 4
-    and 2, and compares the finest scale, three quarters of the work of a patch, only around that place.
+    and 2, and compares the finest scale, most of the work of a patch, only around that place.
 
     Differs from the authors' code: coarse scales are aligned exactly; the start runs no decoder, and organs share it;
     start points are drawn in tissue, the nearest of it where the middle is air; the fraction of a voxel by which the
@@ -73,6 +71,8 @@ class LocalizationInferer(Inferer):
         start_radius: How far from the middle start points are drawn, in voxels per axis.
         air_threshold: What is below counts as air.
         seed: Seed of the start points, the same for every scan.
+        scale_weights: How much each scale counts in the similarity, coarse to fine.
+        refine_radius: How far around the place that coarse scales find `fast` compares the finest one, in voxels.
         shape_weight: How much the size of the supports' parts counts beside that of what is found, see `fit_shape`;
             None leaves every point where it is found, as published.
 
@@ -91,6 +91,8 @@ class LocalizationInferer(Inferer):
         start_radius: int = 10,
         air_threshold: float = 0.001,
         seed: int = 0,
+        scale_weights: Sequence[float] = (1.0, 1.0, 1.0),
+        refine_radius: int = 4,
         shape_weight: float | None = None,
     ) -> None:
         super().__init__()
@@ -101,6 +103,13 @@ class LocalizationInferer(Inferer):
                 f"num_starts and num_steps must be at least 1 and start_radius at least 0, got {num_starts}, "
                 f"{num_steps} and {start_radius}."
             )
+        if len(scale_weights) != NUM_SCALES or min(scale_weights) < 0 or not scale_weights[-1] > 0:
+            raise ValueError(
+                f"scale_weights must be {NUM_SCALES} factors from 0, the last, of the finest scale, above 0; got "
+                f"{list(scale_weights)}."
+            )
+        if refine_radius < 1:
+            raise ValueError(f"refine_radius must be at least 1 voxel, got {refine_radius}.")
         if shape_weight is not None and shape_weight < 0:
             raise ValueError(f"shape_weight must be at least 0 or None, got {shape_weight}.")
         self.templates = list(templates)
@@ -112,6 +121,8 @@ class LocalizationInferer(Inferer):
         self.start_radius = start_radius
         self.air_threshold = air_threshold
         self.seed = seed
+        self.scale_weights = tuple(float(w) for w in scale_weights)
+        self.refine_radius = refine_radius
         self.shape_weight = shape_weight
 
     def __call__(self, inputs: torch.Tensor, network: MedLAM) -> torch.Tensor:
@@ -131,7 +142,7 @@ class LocalizationInferer(Inferer):
         if inputs.ndim != INPUT_NDIM or tuple(inputs.shape[:2]) != (1, 1):
             raise ValueError(f"inputs must be one scan, shape (1, 1, D, H, W); got {tuple(inputs.shape)}.")
         volume = inputs.as_tensor()[0] if hasattr(inputs, "as_tensor") else inputs[0]
-        with torch.inference_mode():
+        with torch.inference_mode(), kept_memory():
             found = self.locate(volume.float(), network)
             rows = [
                 (
@@ -170,7 +181,9 @@ class LocalizationInferer(Inferer):
                 for kind in zip(*([m.flatten(0, 1) for m in t.maps] for t in self.templates), strict=True)
             ]
             centers, similarity = self._search(volume, network, expected, maps)
-            similarity = similarity / torch.cat([t.best_similarity().flatten() for t in self.templates])
+            similarity = similarity / torch.cat(
+                [t.best_similarity(self.scale_weights).flatten() for t in self.templates]
+            )
         residual = torch.cat([template.residual.flatten(0, 1) for template in self.templates])
         voxels = centers + (residual if self.search != "none" else 0)
         if self.shape_weight is not None:
@@ -267,8 +280,14 @@ class LocalizationInferer(Inferer):
         high: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Most similar place of a patch between `low` and `high`, (3,), and its similarity."""
-        maps = [m[0] for m in network.decode(network.encode(patch))]
-        return best_place(similarity_maps(maps, kernels, network.patch_size)[0], low, high)
+        *coarse, finest = network.decode(network.encode(patch))
+        scores = similarity_maps([m[0] for m in coarse], kernels[:-1], network.patch_size, self.scale_weights)[0]
+        # all that templates at these places lie over
+        half = TEMPLATE_SIZES[-1] // 2
+        start, end = (low - half).clamp_min(0), (high + half).minimum(torch.tensor(network.patch_size))
+        cut = [slice(a, b) for a, b in zip(start.tolist(), end.tolist(), strict=True)]
+        add_finest(scores, finest[0][:, cut[0], cut[1], cut[2]], kernels[-1], start, self.scale_weights[-1])
+        return best_place(scores, low, high)
 
     def _search_coarse_to_fine(
         self,
@@ -278,17 +297,20 @@ class LocalizationInferer(Inferer):
         low: torch.Tensor,
         high: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same, with the finest scale only around what the others find."""
+        """The same, with the finest scale only around what the others find, weighted the same if they count 0."""
         encoded = network.encode(patch)
         maps = network.decode(encoded, NUM_SCALES - 1)
-        scores = similarity_maps([m[0] for m in maps], kernels[:-1], network.patch_size)[0]
-        coarse, _ = best_place(scores, low, high)
-        size = TEMPLATE_SIZES[-1] + 2 * _REFINED
-        start = (coarse - size // 2).clamp_min(0).minimum(torch.tensor(network.patch_size) - size)
+        *weights, finest_weight = self.scale_weights
+        counts = sum(weights) > 0
+        guesses = weights if counts else [1.0] * len(weights)
+        scores = similarity_maps([m[0] for m in maps], kernels[:-1], network.patch_size, guesses)[0]
+        guess, _ = best_place(scores, low, high)
+        size = min(TEMPLATE_SIZES[-1] + 2 * self.refine_radius, *network.patch_size)
+        start = (guess - size // 2).clamp_min(0).minimum(torch.tensor(network.patch_size) - size)
         block = network.finest_block(encoded, maps[-1], start, size)[0]
-        cut = [slice(a, a + size + 1) for a in start.tolist()]
-        scores[cut[0], cut[1], cut[2]] += correlate(F.normalize(block.float(), dim=0), kernels[-1])[0]
-        return best_place(scores, low.maximum(coarse - _REFINED), high.minimum(coarse + _REFINED))
+        scores = scores if counts else torch.zeros_like(scores)
+        add_finest(scores, block, kernels[-1], start, finest_weight)
+        return best_place(scores, low.maximum(guess - self.refine_radius), high.minimum(guess + self.refine_radius))
 
 
 def unpack_points(packed: torch.Tensor, templates: Sequence[OrganTemplate]) -> list[FoundPoints]:

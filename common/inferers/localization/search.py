@@ -30,7 +30,10 @@ def cut_template(maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def similarity_maps(
-    maps: Sequence[torch.Tensor], templates: Sequence[torch.Tensor], patch_size: Sequence[int]
+    maps: Sequence[torch.Tensor],
+    templates: Sequence[torch.Tensor],
+    patch_size: Sequence[int],
+    weights: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> torch.Tensor:
     """Return how similar each place of a patch is to templates: mean cosine, summed over the scales.
 
@@ -44,20 +47,38 @@ def similarity_maps(
         maps: Features of one patch, coarse to fine, all scales or the coarse ones. Shape (C, d, h, w) each.
         templates: Templates of the same scales. Shape (N, C, k, k, k) each.
         patch_size: Size (D, H, W) of the patch.
+        weights: Factor of each scale, coarse to fine; what is 0 is not computed.
 
     Returns:
-        Similarity in [-3, 3] for three scales. Shape (N, D + 1, H + 1, W + 1).
+        Similarity, in [-3, 3] for three scales of weight 1. Shape (N, D + 1, H + 1, W + 1).
     """
     size = [n + 1 for n in patch_size]
-    total: torch.Tensor | None = None
-    for features, template in zip(maps, templates, strict=True):
-        scores = correlate(F.normalize(features.float(), dim=0), template)
-        if list(scores.shape[1:]) != size:
-            scores = F.interpolate(scores[None], size=size, mode="trilinear", align_corners=True)[0]
-        total = scores if total is None else total.add_(scores)
-    if total is None:
-        raise ValueError("maps must have a scale, got none.")
+    total = templates[0].new_zeros((len(templates[0]), *size))
+    for features, template, weight in zip(maps, templates, weights[: len(maps)], strict=True):
+        if weight > 0:
+            scores = correlate(F.normalize(features.float(), dim=0), template)
+            if list(scores.shape[1:]) != size:
+                scores = F.interpolate(scores[None], size=size, mode="trilinear", align_corners=True)[0]
+            total.add_(scores, alpha=weight)
     return total
+
+
+def add_finest(
+    scores: torch.Tensor, features: torch.Tensor, template: torch.Tensor, start: torch.Tensor, weight: float = 1.0
+) -> None:
+    """Add the finest scale to the similarity of the places in a block of a patch, in place.
+
+    What of the template hangs over the block counts 0, which is right at the faces of the patch only.
+
+    Args:
+        scores: Similarity of one template at all places of the patch. Shape (D + 1, H + 1, W + 1).
+        features: Features of stride 1 in the block. Shape (C, d, h, w).
+        template: Its template of that scale. Shape (1, C, k, k, k).
+        start: First voxel of the block. Shape (3,), int64.
+        weight: Factor of the scale.
+    """
+    cut = [slice(a, a + n + 1) for a, n in zip(start.tolist(), features.shape[1:], strict=True)]
+    scores[cut[0], cut[1], cut[2]].add_(correlate(F.normalize(features.float(), dim=0), template)[0], alpha=weight)
 
 
 def correlate(features: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:

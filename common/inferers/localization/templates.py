@@ -17,6 +17,7 @@ from monai.utils import CommonKeys
 
 from ...data.extreme_points import grid_sides
 from ...files import write_atomically
+from ...memory import kept_memory
 from ...networks.medlam import MedLAM
 from ...transforms.paired_patches import crop_padded
 from ...weights.checkpoint import READ_ERRORS
@@ -60,9 +61,14 @@ class OrganTemplate:
         """Number of parts, 1 for a whole organ."""
         return len(self.position)
 
-    def best_similarity(self) -> torch.Tensor:
-        """Return what `similarity_maps` gives for the template's own features. Shape (parts, 6)."""
-        return torch.stack([m.square().sum(dim=2).mean(dim=(2, 3, 4)) for m in self.maps]).sum(dim=0)
+    def best_similarity(self, weights: Sequence[float] = (1.0, 1.0, 1.0)) -> torch.Tensor:
+        """Return what `similarity_maps` gives for the template's own features. Shape (parts, 6).
+
+        Args:
+            weights: Factor of each scale, coarse to fine.
+        """
+        scales = zip(self.maps, weights, strict=True)
+        return torch.stack([w * m.square().sum(dim=2).mean(dim=(2, 3, 4)) for m, w in scales]).sum(dim=0)
 
 
 def build_templates(
@@ -111,6 +117,7 @@ def build_templates(
     return templates
 
 
+@kept_memory()
 @torch.inference_mode()
 def _encode_points(
     network: MedLAM, volume: torch.Tensor, affine: np.ndarray, points_mm: np.ndarray
