@@ -177,48 +177,77 @@ class MedLAM(nn.Module):
                     maps.append(x)
         return maps
 
-    def finest_block(
-        self, encoded: list[torch.Tensor], coarser: torch.Tensor, start: torch.Tensor, size: int
-    ) -> torch.Tensor:
-        """Return the features of stride 1 in a block of one patch, at a fraction of the work of all of it.
+    def finest_statistics(
+        self, encoded: list[torch.Tensor], coarser: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Estimate what the last stage of the decoder normalizes by, at a fraction of its work, for `finest_block`.
 
-        The normalizations need the mean and the deviation of each channel over the patch; they are estimated from a
-        grid of 8 places along each axis.
+        Args:
+            encoded: What `encode` returned for one patch.
+            coarser: The features of stride 2 that `decode` returned for it. Shape (1, 4b, D / 2, H / 2, W / 2).
+
+        Returns:
+            Mean and variance of each channel over the patch, for both of its convolutions, from a grid of 8 places
+            along each axis. Shape (4b,) each.
+        """
+        convolutions = self._finest_convolutions()
+        window = 2 * len(convolutions) + 1
+        windows = [range(0, count - window + 1, max(1, count // _SAMPLES)) for count in self.patch_size]
+        samples = _upsampled_and_joined(
+            coarser, encoded[0], [[first + i for first in axis for i in range(window)] for axis in windows]
+        )
+        for axis in range(3):
+            # to window and place in it
+            samples = samples.unflatten(2 + 2 * axis, (-1, window))
+        samples = samples[0].permute(1, 3, 5, 0, 2, 4, 6).flatten(0, 2)
+        statistics = []
+        for conv in convolutions:
+            samples = F.conv3d(samples, conv.weight, conv.bias)
+            variance, mean = torch.var_mean(samples, dim=(0, 2, 3, 4), correction=0)
+            statistics.append((mean, variance))
+            samples = F.relu(F.batch_norm(samples, mean, variance), inplace=True)
+        return statistics
+
+    def finest_block(
+        self,
+        encoded: list[torch.Tensor],
+        coarser: torch.Tensor,
+        start: torch.Tensor,
+        size: int,
+        statistics: list[tuple[torch.Tensor, torch.Tensor]],
+    ) -> torch.Tensor:
+        """Return the features of stride 1 in a block of one patch.
 
         Args:
             encoded: What `encode` returned for one patch.
             coarser: The features of stride 2 that `decode` returned for it. Shape (1, 4b, D / 2, H / 2, W / 2).
             start: First voxel of the block, which lies within the patch. Shape (3,), int64.
             size: Voxels of the block along each axis.
+            statistics: What `finest_statistics` returned for the patch.
 
         Returns:
             Shape (1, 4b, size, size, size).
         """
-        reach = 2  # of the two convolutions
-        windows = [range(0, count - 2 * reach, max(1, count // _SAMPLES)) for count in self.patch_size]
-        samples = _upsampled_and_joined(
-            coarser, encoded[0], [[first + i for first in axis for i in range(2 * reach + 1)] for axis in windows]
-        )
-        for axis in range(3):
-            # to window and place in it
-            samples = samples.unflatten(2 + 2 * axis, (-1, 2 * reach + 1))
-        samples = samples[0].permute(1, 3, 5, 0, 2, 4, 6).flatten(0, 2)
+        convolutions = self._finest_convolutions()
+        reach = len(convolutions)
         ends = [(low - reach, low + size + reach) for low in start.tolist()]
         inside = [range(max(low, 0), min(high, n)) for (low, high), n in zip(ends, self.patch_size, strict=True)]
         block = _upsampled_and_joined(coarser, encoded[0], inside)
         zeros = [(r.start - low, high - r.stop) for r, (low, high) in zip(inside, ends, strict=True)]
         block = F.pad(block, [n for pair in reversed(zeros) for n in pair])
-        for conv in (module for module in self.decoder[-1].modules() if isinstance(module, nn.Conv3d)):
+        for conv, (mean, variance) in zip(convolutions, statistics, strict=True):
             reach -= 1
-            samples, block = (F.conv3d(y, conv.weight, conv.bias) for y in (samples, block))
-            variance, mean = torch.var_mean(samples, dim=(0, 2, 3, 4), correction=0)
-            samples, block = (F.relu(F.batch_norm(y, mean, variance), inplace=True) for y in (samples, block))
+            block = F.conv3d(block, conv.weight, conv.bias)
+            block = F.relu(F.batch_norm(block, mean, variance), inplace=True)
             for axis, (low, count) in enumerate(zip(start.tolist(), self.patch_size, strict=True)):
                 # beyond the patch there is padding
                 block.narrow(axis + 2, 0, max(0, reach - low)).zero_()
                 beyond = max(0, low + size + reach - count)
                 block.narrow(axis + 2, block.shape[axis + 2] - beyond, beyond).zero_()
         return block
+
+    def _finest_convolutions(self) -> list[nn.Conv3d]:
+        return [module for module in self.decoder[-1].modules() if isinstance(module, nn.Conv3d)]
 
 
 def _convolve_planes(x: torch.Tensor, conv: nn.Conv3d) -> torch.Tensor:

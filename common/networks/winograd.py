@@ -50,7 +50,7 @@ _UPSAMPLED_INPUT = _INPUT @ torch.tensor(
 _CUBE_FILTER = torch.einsum("ai,bj,ck->cbaijk", _FILTER, _FILTER, _FILTER).reshape(216, 27).float()
 _TILE, _WINDOW = 4, 6
 # With fewer channels, moving data costs more than the multiplications that are saved.
-_MIN_CHANNELS = 64
+_MIN_CHANNELS = 48
 _MIN_VOXELS = 16**3
 # Rows of tiles that are transformed together; their 216 products stay in the cache.
 _ROWS = 4

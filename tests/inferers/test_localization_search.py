@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.inferers.localization.search import correlate, cut_template, similarity_maps
+from common.inferers.localization.search import add_finest, correlate, cut_template, group_points, similarity_maps
 from tests.oracles import medlam as oracle
 
 PATCH = (16, 24, 16)
@@ -56,3 +56,43 @@ def test_several_templates_at_once(maps):
     two = [torch.cat([t, t.flip(1)]) for t in templates]
     both = similarity_maps([m[0] for m in maps], two, PATCH)
     torch.testing.assert_close(both[:1], similarity_maps([m[0] for m in maps], templates, PATCH))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.5, 0.0, 2.0), (0.0, 0.0, 1.0)])
+def test_weights_of_the_scales(maps, weights):
+    templates, features = cut_template(maps), [m[0] for m in maps]
+    singles = [similarity_maps(features, templates, PATCH, [float(i == scale) for i in range(3)]) for scale in range(3)]
+    expected = sum(w * single for w, single in zip(weights, singles, strict=True))
+    torch.testing.assert_close(similarity_maps(features, templates, PATCH, weights), expected)
+
+
+def test_the_finest_scale_of_a_block_is_that_of_the_patch_where_no_template_hangs_over(maps):
+    templates, features = cut_template(maps), [m[0] for m in maps]
+    expected = similarity_maps(features, templates, PATCH)[0]
+    scores = similarity_maps(features[:2], templates[:2], PATCH)[0]
+    # from a face of the patch on, so nothing hangs over at that end but what the patch has, too
+    add_finest(scores, features[2][:, 0:14, 2:20, 3:16], templates[2], torch.tensor([0, 2, 3]))
+    torch.testing.assert_close(scores[0:11, 6:17, 7:17], expected[0:11, 6:17, 7:17])
+
+
+class TestGroups:
+    def test_solved_by_hand(self):
+        centers = torch.tensor([[0, 0, 0], [9, 0, 0], [3, 2, 0], [4, 4, 4], [20, 0, 0]])
+        groups = group_points(centers, 4)
+        # the third point has two neighbors; the middle of all three is (2, 2, 2)
+        assert [(center.tolist(), points) for center, points in groups] == [
+            ([2, 2, 2], [0, 2, 3]),
+            ([9, 0, 0], [1]),
+            ([20, 0, 0], [4]),
+        ]
+
+    def test_every_point_once_and_within_reach(self):
+        centers = torch.randint(0, 40, (60, 3), generator=torch.Generator().manual_seed(0))
+        groups = group_points(centers, 5)
+        assert sorted(point for _, points in groups for point in points) == list(range(60))
+        assert max((centers[p] - c).abs().max() for c, p in groups) <= 5
+        assert len(groups) < 50
+
+    def test_no_reach_is_a_patch_for_each_place(self):
+        centers = torch.tensor([[1, 2, 3], [1, 2, 4], [1, 2, 3]])
+        assert [points for _, points in group_points(centers, 0)] == [[0, 2], [1]]

@@ -49,8 +49,9 @@ def test_block_of_the_finest_scale(network):
     patch = F.avg_pool3d(torch.rand(1, 1, 16, 32, 48), 3, 1, 1)
     encoded = network.encode(patch)
     maps = network.decode(encoded)
+    statistics = network.finest_statistics(encoded, maps[1])
     for start in ([0, 0, 0], [3, 9, 20], [8, 24, 40]):
-        block = network.finest_block(encoded, maps[1], torch.tensor(start), 8)
+        block = network.finest_block(encoded, maps[1], torch.tensor(start), 8, statistics)
         z, y, x = start
         cosine = F.cosine_similarity(block, maps[2][:, :, z : z + 8, y : y + 8, x : x + 8])
         assert cosine.shape == (1, 8, 8, 8)
@@ -82,7 +83,8 @@ def test_finest_block_by_its_definition(network, start):
     with torch.no_grad():
         encoded = network.encode(torch.rand(1, 1, 16, 32, 48))
         coarser = network.decode(encoded, 2)[-1]
-        found = network.finest_block(encoded, coarser, torch.tensor(start), 8)
+        statistics = network.finest_statistics(encoded, coarser)
+        found = network.finest_block(encoded, coarser, torch.tensor(start), 8, statistics)
         expected = block_of_everything(network, encoded, coarser, start, 8)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

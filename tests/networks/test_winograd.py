@@ -19,6 +19,20 @@ def test_equals_the_direct_convolution(size, memory_format):
     assert (winograd_conv3d(x, weight, bias) - expected).square().mean().sqrt() < 1e-5 * expected.std()
 
 
+@pytest.mark.parametrize("size", [(4, 4, 4), (8, 20, 12), (12, 36, 8)])
+def test_upsamples_and_joins_coarser_features(size):
+    """The upsampled edges repeat the outermost features, the padding around them is zero."""
+    torch.manual_seed(0)
+    coarser, x = torch.randn(1, 3, *(n // 2 for n in size)), torch.randn(1, 5, *size)
+    weight, bias = torch.randn(7, 8, 3, 3, 3), torch.randn(7)
+    upsampled = F.interpolate(coarser.double(), scale_factor=2.0, mode="trilinear", align_corners=False)
+    joined = torch.cat([upsampled, x.double()], dim=1)
+    expected = F.conv3d(joined, weight.double(), bias.double(), padding=1)
+    found = winograd_conv3d(x, weight, bias, coarser)
+    torch.testing.assert_close(found.double(), expected, atol=2e-3, rtol=0)
+    assert (found - expected).square().mean().sqrt() < 1e-5 * expected.std()
+
+
 def test_only_where_it_is_allowed_and_gains():
     conv, x = nn.Conv3d(64, 96, 3, padding=1), torch.zeros(1, 64, 16, 16, 16)
     assert not is_faster(x, conv)  # gradients
@@ -36,3 +50,5 @@ def test_only_where_it_is_allowed_and_gains():
 def test_refusals():
     with pytest.raises(ValueError, match=r"multiples of 4, got shape \(1, 1, 6, 4, 4\)"):
         winograd_conv3d(torch.zeros(1, 1, 6, 4, 4), torch.zeros(1, 1, 3, 3, 3))
+    with pytest.raises(ValueError, match=r"half the size of x, got \(1, 1, 2, 2, 4\) for \(1, 1, 4, 4, 4\)"):
+        winograd_conv3d(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 2, 3, 3, 3), None, torch.zeros(1, 1, 2, 2, 4))

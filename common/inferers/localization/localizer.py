@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,13 +12,15 @@ from ...losses.relative_distance import DISTANCE_RANGE_MM, offset_mm
 from ...memory import kept_memory
 from ...networks.medlam import NUM_SCALES, MedLAM
 from ...transforms.paired_patches import crop_padded
-from .search import TEMPLATE_SIZES, add_finest, best_place, similarity_maps
+from .search import TEMPLATE_SIZES, add_finest, best_place, group_points, similarity_maps
 from .shape import fit_shape
 from .templates import OrganTemplate
 
 EXACT, FAST = "exact", "fast"
 SEARCHES = (EXACT, FAST, "none")
 INPUT_NDIM = 5
+# Which part of a patch's size points may be from its center in the fast search.
+_SHARED = 8
 # Of a point as `LocalizationInferer` gives it.
 _COLUMNS = 10
 
@@ -54,8 +56,9 @@ class LocalizationInferer(Inferer):
     4. With `shape_weight`, which is ours, the six points of a part give way to the supports' own, moved and scaled to
        them (`fit_shape`).
 
-    `exact` decodes a patch for each point, as published. `fast` finds the most similar place by the scales of stride 4
-    and 2, and compares the finest scale, most of the work of a patch, only around that place.
+    `exact` decodes a patch for each point, as published. In `fast`, points that are expected near each other, an eighth
+    of a patch from its center at most, share a patch; the most similar place is found by the scales of stride 4 and 2,
+    and the finest scale, most of the work of a patch, is compared only around that place.
 
     Differs from the authors' code: coarse scales are aligned exactly; the start runs no decoder, and organs share it;
     start points are drawn in tissue, the nearest of it where the middle is air; the fraction of a voxel by which the
@@ -142,7 +145,7 @@ class LocalizationInferer(Inferer):
         if inputs.ndim != INPUT_NDIM or tuple(inputs.shape[:2]) != (1, 1):
             raise ValueError(f"inputs must be one scan, shape (1, 1, D, H, W); got {tuple(inputs.shape)}.")
         volume = inputs.as_tensor()[0] if hasattr(inputs, "as_tensor") else inputs[0]
-        with torch.inference_mode(), kept_memory():
+        with torch.inference_mode():
             found = self.locate(volume.float(), network)
             rows = [
                 (
@@ -156,6 +159,7 @@ class LocalizationInferer(Inferer):
             packed = torch.cat([torch.cat(row, dim=1) for row in rows])[None]
         return packed.clone()
 
+    @kept_memory()
     def locate(self, volume: torch.Tensor, network: MedLAM) -> list[FoundPoints]:
         """Find the points of every template.
 
@@ -257,18 +261,21 @@ class LocalizationInferer(Inferer):
         self, volume: torch.Tensor, network: MedLAM, expected: torch.Tensor, templates: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Most similar place of each point, (points, 3), and its similarity, (points,)."""
-        search = self._search_patch if self.search == EXACT else self._search_coarse_to_fine
+        search, reach = self._search_patch, 0
+        if self.search == FAST:
+            search, reach = self._search_coarse_to_fine, min(network.patch_size) // _SHARED
         last = torch.tensor(volume.shape[1:]) - 1
         half = torch.tensor(network.patch_size) // 2
         places = torch.zeros(expected.shape)
         similarity = torch.zeros(len(expected))
-        for index, center in enumerate(self._clamp(expected, volume)):
+        for center, points in group_points(self._clamp(expected, volume), reach):
             first = center - half
             # only places within the patch and within the scan
             low, high = first.clamp_min(0) - first, torch.minimum(center + half, last) - first
-            kernels = [t[index : index + 1].to(volume.device) for t in templates]
-            place, similarity[index] = search(_patch(volume, center, network), network, kernels, low, high)
-            places[index] = (first + place).float()
+            kernels = [t[points].to(volume.device) for t in templates]
+            found = search(_patch(volume, center, network), network, kernels, low, high)
+            for point, (place, score) in zip(points, found, strict=True):
+                places[point], similarity[point] = (first + place).float(), score
         return places, similarity
 
     def _search_patch(
@@ -278,16 +285,18 @@ class LocalizationInferer(Inferer):
         kernels: Sequence[torch.Tensor],
         low: torch.Tensor,
         high: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Most similar place of a patch between `low` and `high`, (3,), and its similarity."""
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Most similar place of a patch between `low` and `high`, (3,), and its similarity, for each template."""
         *coarse, finest = network.decode(network.encode(patch))
-        scores = similarity_maps([m[0] for m in coarse], kernels[:-1], network.patch_size, self.scale_weights)[0]
+        maps = similarity_maps([m[0] for m in coarse], kernels[:-1], network.patch_size, self.scale_weights)
         # all that templates at these places lie over
         half = TEMPLATE_SIZES[-1] // 2
         start, end = (low - half).clamp_min(0), (high + half).minimum(torch.tensor(network.patch_size))
         cut = [slice(a, b) for a, b in zip(start.tolist(), end.tolist(), strict=True)]
-        add_finest(scores, finest[0][:, cut[0], cut[1], cut[2]], kernels[-1], start, self.scale_weights[-1])
-        return best_place(scores, low, high)
+        block = finest[0][:, cut[0], cut[1], cut[2]]
+        for index in range(len(maps)):
+            add_finest(maps[index], block, kernels[-1][index, None], start, self.scale_weights[-1])
+            yield best_place(maps[index], low, high)
 
     def _search_coarse_to_fine(
         self,
@@ -296,21 +305,24 @@ class LocalizationInferer(Inferer):
         kernels: Sequence[torch.Tensor],
         low: torch.Tensor,
         high: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same, with the finest scale only around what the others find, weighted the same if they count 0."""
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The same, with the finest scale only around what the others find; if they count 0, what they find at 1."""
         encoded = network.encode(patch)
         maps = network.decode(encoded, NUM_SCALES - 1)
+        statistics = network.finest_statistics(encoded, maps[-1])
         *weights, finest_weight = self.scale_weights
         counts = sum(weights) > 0
         guesses = weights if counts else [1.0] * len(weights)
-        scores = similarity_maps([m[0] for m in maps], kernels[:-1], network.patch_size, guesses)[0]
-        guess, _ = best_place(scores, low, high)
         size = min(TEMPLATE_SIZES[-1] + 2 * self.refine_radius, *network.patch_size)
-        start = (guess - size // 2).clamp_min(0).minimum(torch.tensor(network.patch_size) - size)
-        block = network.finest_block(encoded, maps[-1], start, size)[0]
-        scores = scores if counts else torch.zeros_like(scores)
-        add_finest(scores, block, kernels[-1], start, finest_weight)
-        return best_place(scores, low.maximum(guess - self.refine_radius), high.minimum(guess + self.refine_radius))
+        coarse = similarity_maps([m[0] for m in maps], kernels[:-1], network.patch_size, guesses)
+        for index in range(len(coarse)):
+            scores = coarse[index]
+            guess, _ = best_place(scores, low, high)
+            start = (guess - size // 2).clamp_min(0).minimum(torch.tensor(network.patch_size) - size)
+            block = network.finest_block(encoded, maps[-1], start, size, statistics)[0]
+            refined = scores if counts else torch.zeros_like(scores)
+            add_finest(refined, block, kernels[-1][index, None], start, finest_weight)
+            yield best_place(refined, low.maximum(guess - self.refine_radius), high.minimum(guess + self.refine_radius))
 
 
 def unpack_points(packed: torch.Tensor, templates: Sequence[OrganTemplate]) -> list[FoundPoints]:

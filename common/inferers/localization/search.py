@@ -99,8 +99,11 @@ def correlate(features: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
     half = size // 2
     depth, height, width = features.shape[1:]
     rows = templates.permute(0, 2, 3, 1, 4).reshape(count * size * size, channels, 1, 1, size)
+    rows = rows.contiguous(memory_format=torch.channels_last_3d)
     outputs = F.conv3d(features[None], rows, padding=(0, 0, half))[0]
-    outputs = outputs.unflatten(0, (count, size, size))
+    # channels come last in memory, where the sums want them first: a product with the identity transposes fastest
+    outputs = torch.mm(torch.eye(len(outputs), device=outputs.device, dtype=outputs.dtype), outputs.flatten(1))
+    outputs = outputs.view(count, size, size, depth, height, width + 1)
     scores = features.new_zeros((count, depth + 1, height + 1, width + 1))
     for z in range(size):
         to_z, from_z = _overlap(depth, z - half)
@@ -125,6 +128,29 @@ def best_place(scores: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> t
     window = scores[cut[0], cut[1], cut[2]]
     best, index = window.flatten().max(dim=0)
     return low + torch.stack(torch.unravel_index(index, window.shape)).cpu(), best.cpu()
+
+
+def group_points(centers: torch.Tensor, reach: int) -> list[tuple[torch.Tensor, list[int]]]:
+    """Group points that can share a patch, so that few patches show all of them.
+
+    Args:
+        centers: Voxels. Shape (points, 3), int64.
+        reach: How far a point may be from the center of its patch, in voxels along each axis.
+
+    Returns:
+        The center of each patch, shape (3,), int64, and the indices of its points.
+    """
+    near = (centers[:, None] - centers).abs().amax(dim=-1) <= reach
+    left = torch.ones(len(centers), dtype=torch.bool)
+    groups = []
+    while left.any():
+        # around the point with most neighbors
+        most = ((near & left).sum(dim=1) * left).argmax()
+        members = near[most] & left
+        low, high = centers[members].aminmax(dim=0)
+        groups.append(((low + high) // 2, torch.nonzero(members).flatten().tolist()))
+        left &= ~members
+    return groups
 
 
 def _overlap(size: int, shift: int) -> tuple[slice, slice]:
