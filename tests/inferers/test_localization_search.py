@@ -79,7 +79,7 @@ class TestGroups:
     def test_solved_by_hand(self):
         centers = torch.tensor([[0, 0, 0], [9, 0, 0], [3, 2, 0], [4, 4, 4], [20, 0, 0]])
         groups = group_points(centers, 4)
-        # the third point has two neighbors; the middle of all three is (2, 2, 2)
+        # the third point has three others within 8 voxels, of which the second does not fit into 8 with the first
         assert [(center.tolist(), points) for center, points in groups] == [
             ([2, 2, 2], [0, 2, 3]),
             ([9, 0, 0], [1]),

@@ -140,16 +140,22 @@ def group_points(centers: torch.Tensor, reach: int) -> list[tuple[torch.Tensor, 
     Returns:
         The center of each patch, shape (3,), int64, and the indices of its points.
     """
-    near = (centers[:, None] - centers).abs().amax(dim=-1) <= reach
+    apart = (centers[:, None] - centers).abs().amax(dim=-1)
     left = torch.ones(len(centers), dtype=torch.bool)
     groups = []
     while left.any():
-        # around the point with most neighbors
-        most = ((near & left).sum(dim=1) * left).argmax()
-        members = near[most] & left
-        low, high = centers[members].aminmax(dim=0)
-        groups.append(((low + high) // 2, torch.nonzero(members).flatten().tolist()))
-        left &= ~members
+        # from the point with most others in reach on, the nearest first
+        first = (((apart <= 2 * reach) & left).sum(dim=1) * left).argmax()
+        near = torch.nonzero((apart[first] <= 2 * reach) & left).flatten()
+        low = high = centers[first]
+        members = []
+        for point in near[apart[first, near].argsort(stable=True)].tolist():
+            lower, higher = low.minimum(centers[point]), high.maximum(centers[point])
+            if (higher - lower).max() <= 2 * reach:
+                low, high = lower, higher
+                members.append(point)
+        groups.append(((low + high) // 2, sorted(members)))
+        left[members] = False
     return groups
 
 
