@@ -49,7 +49,7 @@ _UPSAMPLED_INPUT = _INPUT @ torch.tensor(
 # All 27 taps of a filter to its 216 factors.
 _CUBE_FILTER = torch.einsum("ai,bj,ck->cbaijk", _FILTER, _FILTER, _FILTER).reshape(216, 27).float()
 _TILE, _WINDOW = 4, 6
-# With fewer channels, moving data costs more than the multiplications that are saved; of small maps there is less to move.
+# With fewer channels, moving data costs more than the multiplications that are saved; small maps move fast.
 _MIN_CHANNELS, _MIN_CHANNELS_OF_SMALL = 64, 48
 _SMALL_VOXELS, _MIN_VOXELS = 24**3, 16**3
 # Rows of tiles that are transformed together; their 216 products stay in the cache.
