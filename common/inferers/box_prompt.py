@@ -12,6 +12,7 @@ from monai.utils import convert_to_dst_type
 
 from ..data.boxes import MARGIN_GRID, OrganBoxes, ScanBoxes
 from ..data.problems import refusal
+from ..memory import kept_memory
 from ..networks.promptable import PromptSegmenter
 from .embedding_cache import EmbeddingCache
 
@@ -79,6 +80,7 @@ class BoxPromptInferer(Inferer):
         self.box_batch_size = box_batch_size
         self.cache = cache
 
+    @kept_memory()
     def __call__(self, inputs: torch.Tensor, network: PromptSegmenter, boxes: ScanBoxes) -> torch.Tensor:
         """Segment one scan.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from monai.losses import DiceLoss
 from monai.utils import ensure_tuple
 from torch import nn
 
@@ -52,21 +53,31 @@ class ContinuousPseudoLabelLoss(nn.Module):
     - `confidence`: binary cross entropy of each foreground class's probability against `y`, averaged likewise over all
       pixels and foreground classes.
 
+    With `dice_weight`, the soft Dice loss against `q` is added, whatever the form: over all pixels of all samples that
+    have strokes, with squares in the denominator, so that it is least where the prediction is `q`.
+
     Args:
         tau_mm: See `continuous_pseudo_labels`.
         form: One of the three.
+        dice_weight: Weight of the soft Dice loss, 0 for none.
 
     Raises:
-        ValueError: If there is no such form, or `tau_mm` is not positive.
+        ValueError: If there is no such form, `tau_mm` is not positive or `dice_weight` is below 0.
     """
 
-    def __init__(self, tau_mm: float | Sequence[float] = 4.5, form: str = "normalized") -> None:
+    def __init__(
+        self, tau_mm: float | Sequence[float] = 4.5, form: str = "normalized", dice_weight: float = 0.0
+    ) -> None:
         super().__init__()
         if form not in FORMS:
             raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
+        if not dice_weight >= 0:
+            raise ValueError(f"dice_weight must be at least 0, got {dice_weight}.")
         _refuse_bad_tau(ensure_tuple(tau_mm))
         self.tau_mm = tau_mm
         self.form = form
+        self.dice_weight = dice_weight
+        self.dice_loss = DiceLoss(softmax=True, squared_pred=True, batch=True)
 
     def forward(self, input: torch.Tensor, distances_mm: torch.Tensor) -> torch.Tensor:  # noqa: A002 - MONAI's name
         """Return the loss; zero, with zero gradients, where no sample has a stroke.
@@ -86,17 +97,25 @@ class ContinuousPseudoLabelLoss(nn.Module):
                 f"distances_mm must have the shape of the logits, {tuple(input.shape)}, got "
                 f"{tuple(distances_mm.shape)}. Compute them with the num_classes of the network."
             )
-        target = continuous_pseudo_labels(distances_mm, self.tau_mm, normalized=self.form == "normalized")
-        num_pixels = math.prod(input.shape[2:])
-        if self.form == "weighted":
-            return -_inner(target, input) / target.sum().clamp(min=torch.finfo(torch.float32).tiny)
         annotated = torch.isfinite(distances_mm).flatten(1).any(dim=1)
+        loss = self._cross_entropy(input, distances_mm, annotated)
+        if self.dice_weight > 0:
+            labels = continuous_pseudo_labels(distances_mm[annotated], self.tau_mm, normalized=True)
+            loss = loss + self.dice_weight * self.dice_loss(input[annotated].float(), labels)
+        return loss
+
+    def _cross_entropy(self, logits: torch.Tensor, distances_mm: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
+        """The loss of the form."""
+        target = continuous_pseudo_labels(distances_mm, self.tau_mm, normalized=self.form == "normalized")
+        num_pixels = math.prod(logits.shape[2:])
+        if self.form == "weighted":
+            return -_inner(target, logits) / target.sum().clamp(min=torch.finfo(torch.float32).tiny)
         num_annotated = (annotated.sum() * num_pixels).clamp(min=1)
         if self.form == "normalized":
-            return -_inner(target, input) / num_annotated
-        logits = _one_against_rest(input.float())
-        entropy = F.binary_cross_entropy_with_logits(logits, target[:, 1:], reduction="none").flatten(1).sum(dim=1)
-        return (entropy * annotated).sum() / (num_annotated * logits.shape[1])
+            return -_inner(target, logits) / num_annotated
+        margins = _one_against_rest(logits.float())
+        entropy = F.binary_cross_entropy_with_logits(margins, target[:, 1:], reduction="none").flatten(1).sum(dim=1)
+        return (entropy * annotated).sum() / (num_annotated * margins.shape[1])
 
 
 def _inner(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

@@ -73,7 +73,9 @@ def _measure_in_pixels(strokes: np.ndarray, out: np.ndarray) -> None:
     np.sqrt(np.rint(out, out=out), out=out)
 
 
-def edge_costs(image: np.ndarray, spacing_mm: Sequence[float], gradient_weight: float) -> np.ndarray:
+def edge_costs(
+    image: np.ndarray, spacing_mm: Sequence[float], gradient_weight: float, edge_sigma: float = 0.0
+) -> np.ndarray:
     """Return how long a millimeter at each pixel counts on a path: longer where the image has an edge.
 
     `1 + gradient_weight * g`, with g the magnitude of the image's gradient divided by its 99th percentile.
@@ -82,10 +84,12 @@ def edge_costs(image: np.ndarray, spacing_mm: Sequence[float], gradient_weight: 
         image: Shape (H, W) or (D, H, W).
         spacing_mm: Pixel size per axis in mm.
         gradient_weight: How many times longer a step over a strong edge is; 0 leaves the length in mm.
+        edge_sigma: Standard deviation of the Gaussian that smooths the image before, against its noise, in pixels.
 
     Returns:
         The shape of `image`, float32, at least 1.
     """
+    image = ndimage.gaussian_filter(image.astype(np.float32), edge_sigma) if edge_sigma > 0 else image
     squared = np.zeros(image.shape, dtype=np.float32)
     for axis, step in enumerate(spacing_mm):
         if image.shape[axis] > 1:
@@ -129,9 +133,10 @@ class ScribbleDistancesd(MapTransform):
         method: `euclidean`, or `geodesic`, whose unit is mm in even regions.
         image_key: Image whose edges lengthen geodesic distances. Shape (1, *spatial).
         gradient_weight: See `edge_costs`.
+        edge_sigma: See `edge_costs`.
 
     Raises:
-        ValueError: If there is no such method.
+        ValueError: If there is no such method, or `gradient_weight` or `edge_sigma` is below 0.
     """
 
     def __init__(
@@ -141,16 +146,22 @@ class ScribbleDistancesd(MapTransform):
         output_key: str = "distance",
         method: str = "euclidean",
         image_key: str = "image",
-        gradient_weight: float = 20.0,
+        gradient_weight: float = 200.0,
+        edge_sigma: float = 0.7,
     ) -> None:
         super().__init__(keys)
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+        if not (gradient_weight >= 0 and edge_sigma >= 0):
+            raise ValueError(
+                f"gradient_weight and edge_sigma must be at least 0, got {gradient_weight} and {edge_sigma}."
+            )
         self.num_classes = num_classes
         self.output_keys = ensure_tuple_rep(output_key, len(ensure_tuple(keys)))
         self.method = method
         self.image_key = image_key
         self.gradient_weight = gradient_weight
+        self.edge_sigma = edge_sigma
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the data with the distances added.
@@ -171,7 +182,7 @@ class ScribbleDistancesd(MapTransform):
             distances = np.empty((self.num_classes, *labels.shape), dtype=np.float32)
             if self.method == "geodesic":
                 image = torch.as_tensor(result[self.image_key])[0].cpu().numpy()
-                costs = edge_costs(image, spacing_mm, self.gradient_weight)
+                costs = edge_costs(image, spacing_mm, self.gradient_weight, self.edge_sigma)
                 for c in range(self.num_classes):
                     distances[c] = geodesic_distance_mm(labels == c, costs, spacing_mm)
             else:

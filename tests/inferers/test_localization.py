@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
 
 from common.data.extreme_points import extreme_points_of_mask, write_extreme_points
@@ -19,11 +20,13 @@ from common.inferers.localization import (
     boxes_of_points,
     build_templates,
     load_templates,
+    localizer,
     read_supports,
     unpack_points,
 )
 from common.inferers.localization.localizer import FoundPoints
 from common.inferers.localization.outputs import draw_boxes
+from common.inferers.localization.search import best_place, correlate
 from common.inferers.localization.shape import fit_shape
 from common.losses.relative_distance import offset_mm
 from common.networks import MedLAM
@@ -188,7 +191,8 @@ class TestTemplates:
 
 class TestSearch:
     @pytest.mark.parametrize("search", ["exact", "fast"])
-    def test_support_as_query_is_found(self, network, scan, templates, search):
+    def test_support_as_query_is_found(self, network, scan, templates, search, monkeypatch):
+        monkeypatch.setattr(localizer, "_SHARED", max(PATCH) + 1)  # no patch is shared
         inferer = LocalizationInferer(templates, num_starts=2, search=search)
         volume = torch.from_numpy(scan[0])[None]
         truth = [[5.5, 4.5, 7.5, 14.5, 12.5, 19.5], [9.5, 13.5, 3.5, 17.5, 17.5, 8.5]]
@@ -237,6 +241,44 @@ class TestSearch:
             assert (points.voxels > -1).all()
             assert (points.voxels < torch.tensor(scan[0].shape)).all()
 
+    def test_fast_search_shares_patches_and_exact_search_does_not(self, network, scan, templates, monkeypatch):
+        centers = torch.tensor([[8.0, 9.0, 10.0], [10.0, 11.0, 12.0], [20.0, 15.0, 25.0]]).repeat(4, 1)
+        volume = torch.from_numpy(scan[0])[None]
+        counts = {}
+        for search in ("exact", "fast"):
+            inferer = LocalizationInferer(templates, search=search)
+            inferer._expect = lambda *_: centers
+            patches = []
+            encode = network.encode
+            monkeypatch.setattr(
+                network, "encode", lambda x, encode=encode, patches=patches: patches.append(x) or encode(x)
+            )
+            with torch.inference_mode():
+                inferer.locate(volume, network)
+            monkeypatch.undo()
+            counts[search] = len(patches)
+        # four times the same three places, of which two are within 2 voxels of their middle
+        assert counts == {"exact": 3, "fast": 2}
+
+    def test_weights_of_the_scales(self, network, scan, templates):
+        """Of the finest scale alone, the place with the highest similarity of that scale is taken."""
+        volume = torch.from_numpy(scan[0])[None]
+        center = torch.tensor([12, 10, 15])
+        inferer = LocalizationInferer(templates[:1], scale_weights=(0.0, 0.0, 2.0))
+        inferer._expect = lambda *_: center.float().repeat(6, 1)
+        with torch.inference_mode():
+            (found,) = inferer.locate(volume, network)
+            patch = crop_padded(volume, (center - torch.tensor(PATCH) // 2).tolist(), PATCH)[None]
+            features = F.normalize(network.decode(network.encode(patch))[2][0], dim=0)
+        kernels = templates[0].maps[2][0]
+        for index in range(6):
+            scores = correlate(features, kernels[index, None])[0]
+            best, _ = best_place(scores, torch.tensor([0, 0, 1]), torch.tensor([16, 16, 30]))
+            place = center - torch.tensor(PATCH) // 2 + best + templates[0].residual[0, index]
+            torch.testing.assert_close(found.voxels[0, index], place)
+            own = kernels[index].square().sum(dim=0).mean()
+            torch.testing.assert_close(found.similarity[0, index], scores[tuple(best)] / own)
+
     def test_packing_keeps_organs_apart(self, network, scan, templates):
         inferer = LocalizationInferer(templates)
         volume = torch.from_numpy(scan[0])[None]
@@ -279,6 +321,12 @@ class TestBadInput:
             LocalizationInferer(templates, search="slow")
         with pytest.raises(ValueError, match="num_starts and num_steps must be at least 1"):
             LocalizationInferer(templates, num_steps=0)
+        with pytest.raises(ValueError, match=r"the last, of the finest scale, above 0; got \[1, 1, 0\]"):
+            LocalizationInferer(templates, scale_weights=[1, 1, 0])
+        with pytest.raises(ValueError, match=r"scale_weights must be 3 factors from 0"):
+            LocalizationInferer(templates, scale_weights=[1, 1])
+        with pytest.raises(ValueError, match=r"refine_radius must be at least 1 voxel, got 0"):
+            LocalizationInferer(templates, refine_radius=0)
         with pytest.raises(ValueError, match=r"shape_weight must be at least 0 or None, got -1"):
             LocalizationInferer(templates, shape_weight=-1)
         with pytest.raises(ValueError, match=r"packed must have shape \(12, 10\)"):
