@@ -137,22 +137,43 @@ class TestContinuousPseudoLabels:
         loss = ContinuousPseudoLabelLoss(1.0, "confidence")(logits, distances)
         assert loss.item() == pytest.approx(expected, rel=1e-5)
 
+    def test_dice_hand_solved(self):
+        # q is (2/3, 1/3) at one pixel and (1/3, 2/3) at the other
+        distances = torch.tensor([[0.0, math.log(2)], [math.log(2), 0.0]]).view(1, 2, 2)
+        logits = torch.log(torch.tensor([[0.8, 0.6], [0.2, 0.4]])).view(1, 2, 2)
+        plain = ContinuousPseudoLabelLoss(1.0)(logits, distances)
+        both = ContinuousPseudoLabelLoss(1.0, dice_weight=3.0)(logits, distances)
+        first = 2 * (0.8 * 2 / 3 + 0.6 / 3) / (0.64 + 0.36 + 5 / 9)
+        second = 2 * (0.2 / 3 + 0.4 * 2 / 3) / (0.04 + 0.16 + 5 / 9)
+        assert (both - plain).item() == pytest.approx(3 * (1 - (first + second) / 2), rel=1e-4)
+
     @pytest.mark.parametrize("form", ["weighted", "normalized", "confidence"])
-    def test_samples_without_strokes_change_nothing(self, rng, form):
+    def test_dice_is_zero_where_the_prediction_is_the_pseudo_label(self, rng, form):
+        distances = torch.rand(2, 3, 4, 5, generator=rng) * 5
+        logits = -distances / 2.5
+        plain = ContinuousPseudoLabelLoss(2.5, form)(logits, distances)
+        both = ContinuousPseudoLabelLoss(2.5, form, dice_weight=1.0)(logits, distances)
+        torch.testing.assert_close(both, plain)
+
+    @pytest.mark.parametrize("dice_weight", [0.0, 1.0])
+    @pytest.mark.parametrize("form", ["weighted", "normalized", "confidence"])
+    def test_samples_without_strokes_change_nothing(self, rng, form, dice_weight):
         logits = torch.randn(2, 3, 4, 5, generator=rng, requires_grad=True)
         distances = torch.full((2, 3, 4, 5), INF)
-        loss = ContinuousPseudoLabelLoss(2.0, form)(logits, distances)
+        loss = ContinuousPseudoLabelLoss(2.0, form, dice_weight)(logits, distances)
         loss.backward()
         assert loss.item() == 0.0
         assert logits.grad.abs().max() == 0.0
         distances[0] = torch.rand(3, 4, 5, generator=rng) * 9
-        both = ContinuousPseudoLabelLoss(2.0, form)(logits, distances)
-        alone = ContinuousPseudoLabelLoss(2.0, form)(logits[:1], distances[:1])
+        both = ContinuousPseudoLabelLoss(2.0, form, dice_weight)(logits, distances)
+        alone = ContinuousPseudoLabelLoss(2.0, form, dice_weight)(logits[:1], distances[:1])
         torch.testing.assert_close(both, alone)
 
     def test_refusals(self):
         with pytest.raises(ValueError, match="form must be one of normalized, weighted, confidence, got 'normalised'"):
             ContinuousPseudoLabelLoss(form="normalised")
+        with pytest.raises(ValueError, match="dice_weight must be at least 0, got -1"):
+            ContinuousPseudoLabelLoss(dice_weight=-1)
         with pytest.raises(ValueError, match=r"tau_mm must be positive, got \[0\]"):
             ContinuousPseudoLabelLoss(0)
         with pytest.raises(ValueError, match=r"one for each of the 3 classes, background first, got \[1, 2\]"):

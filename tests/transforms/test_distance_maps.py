@@ -111,6 +111,17 @@ def test_geodesic_paths_go_around_edges():
     assert stretched[4, 1] == pytest.approx(6)
 
 
+def test_smoothing_takes_noise_from_the_edges():
+    """A ramp keeps its gradient under a Gaussian, and noise of one pixel loses most of its own."""
+    ramp = np.tile(np.arange(20, dtype=np.float32), (20, 1))
+    inside = (slice(5, 15), slice(5, 15))
+    np.testing.assert_allclose(edge_costs(ramp, (1, 1), 3.0, edge_sigma=0.7)[inside], 4.0, rtol=1e-3)
+    noise = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
+    step = 20.0 * (ramp > 9)
+    plain, smooth = (edge_costs(step + noise, (1, 1), 1.0, edge_sigma=s)[:, 2:7].mean() - 1 for s in (0.0, 0.7))
+    assert smooth < 0.7 * plain
+
+
 class TestScribbleDistancesd:
     def make(self, spacing=(2.0, 0.5)):
         labels = torch.full((1, 6, 8), 255)
@@ -148,5 +159,7 @@ class TestScribbleDistancesd:
     def test_refusals(self):
         with pytest.raises(ValueError, match="method must be one of euclidean, geodesic, got 'taxicab'"):
             ScribbleDistancesd("scribble", 2, method="taxicab")
+        with pytest.raises(ValueError, match=r"gradient_weight and edge_sigma must be at least 0, got -1 and 0\.7"):
+            ScribbleDistancesd("scribble", 2, gradient_weight=-1)
         with pytest.raises(TypeError, match="must be a MetaTensor, whose affine tells the pixel size"):
             ScribbleDistancesd("scribble", 2)({"scribble": torch.zeros(1, 3, 3)})
