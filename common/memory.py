@@ -20,8 +20,8 @@ class kept_memory(ContextDecorator):  # noqa: N801 - used like a function
 
     On Linux, a tensor of 32 MiB or more comes straight from the system and returns to it at once, and the system clears
     each page again when it is first touched, which takes longer than many an operation on the tensor. Inside this
-    context the C library keeps the memory, somewhat more than was in use at once. Contexts may be nested, and may overlap
-    in threads; the last one that ends gives the memory back. Without glibc nothing happens.
+    context the C library keeps the memory, somewhat more than was in use at once. Contexts may be nested, and may
+    overlap in threads; the last one that ends gives the memory back. Without glibc nothing happens.
     """
 
     _lock = threading.Lock()
