@@ -24,9 +24,9 @@ class SliceDataset(Dataset):
     the start, to find out which have strokes: use a `CacheDataset` below.
 
     Args:
-        dataset: Volumes; items with `keys` as `MetaTensor` of shape (1, *spatial) of three axes, and `case`.
-        transform: Applied to each slice: items with `keys` as `MetaTensor` of shape (1, *spatial) of two axes, whose
-            affine has the pixel size in mm, and `case`.
+        dataset: Volumes; items with `keys` as `MetaTensor` of shape (channels, *spatial) of three axes, and `case`.
+        transform: Applied to each slice: items with `keys` as `MetaTensor` of shape (channels, *spatial) of two axes,
+            whose affine has the pixel size in mm, and `case`.
         keys: What to slice.
         annotation_key: Which of `keys` holds the strokes, 255 or, shifted, 0 where there are none.
         unlabeled: The value that stands for no stroke.

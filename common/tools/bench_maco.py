@@ -44,17 +44,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "maco_10_percent": {"method": "@methods#maco", "scribble_fraction": 0.1},
 }
 
-# What a training of minutes on a CPU takes: small batches, and hearts that stay upright, as all of them are. Geodesic
-# distances; the taus, longer for background strokes that leave a side open, were chosen on the validation patients.
+# What a training of minutes on a CPU takes: small batches, and hearts that stay upright, as all of them are.
 SHORT_TRAINING: dict[str, Any] = {
     "batch_size": 4,
     "learning_rate": 0.003,
     "patch_size": 8,
     "rot90_prob": 0.0,
     "flip_prob": 0.0,
-    "distance": "geodesic",
-    "structure_tau_mm": 110.0,
-    "background_tau_mm": 300.0,
 }
 # Options of train.json that inference.json has, too.
 _SEEN = ("roi_size", "resize_to", "percentile_range", "features", "num_classes")

@@ -2,7 +2,7 @@
 
 from .body_crop import CropBodyd
 from .case_names import NameByCased
-from .distance_maps import ScribbleDistancesd
+from .distance_maps import RestoreInfiniteDistancesd, ScribbleDistancesd
 from .paired_patches import PairedPatches
 from .photographs import LoadMaskd, LoadPhotographd, ResizePhotographd, SavePredictionsd
 from .piecewise_intensity import PiecewiseIntensityd
@@ -22,6 +22,7 @@ __all__ = [
     "PiecewiseIntensityd",
     "RandSlicePromptsd",
     "ResizePhotographd",
+    "RestoreInfiniteDistancesd",
     "SaveImaged",
     "SavePredictionsd",
     "ScribbleConvertd",

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import fire
@@ -23,7 +24,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.networks.nets import BasicUNet
-from monai.transforms import Compose, EnsureTyped, RandAffined, RandFlipd, RandRotate90d, Resized
+from monai.transforms import Compose, Resized
 
 from common.data.phantoms import write_heart_phantoms
 from common.data.phantoms.heart import render_heart
@@ -70,6 +71,19 @@ def make_slices(count: int, size: int) -> list[dict[str, MetaTensor]]:
     return slices[:count]
 
 
+def loader_chain(distance: str) -> Compose:
+    """What train.json does to a slice each time that it is drawn."""
+    parser = ConfigParser()
+    parser.read_config([str(find_bundle() / "configs" / "train.json")])
+    parser["distance"] = distance
+    return Compose(parser.get_parsed_content("random_transforms"))
+
+
+def find_bundle() -> Path:
+    (bundle,) = (path for path in find_bundles() if path.name == "maco")
+    return bundle
+
+
 def bench_distances(slices: list[dict[str, MetaTensor]], repeats: int) -> None:
     unshift = UnshiftScribbled()
     items = [unshift(item) for item in slices]
@@ -77,24 +91,8 @@ def bench_distances(slices: list[dict[str, MetaTensor]], repeats: int) -> None:
     spacings = [item["scribble"].pixdim.tolist() for item in items]
     euclidean = ScribbleDistancesd("scribble", NUM_CLASSES)
     geodesic = ScribbleDistancesd("scribble", NUM_CLASSES, method="geodesic")
-    augment = Compose(
-        [
-            RandRotate90d(KEYS, 0.5),
-            RandFlipd(KEYS, 0.5, 0),
-            RandFlipd(KEYS, 0.5, 1),
-            RandAffined(
-                KEYS,
-                prob=0.5,
-                rotate_range=0.35,
-                scale_range=(0.1, 0.1),
-                mode=["bilinear", "nearest"],
-                padding_mode=["border", "zeros"],
-            ),
-            UnshiftScribbled(),
-            ScribbleDistancesd("scribble", NUM_CLASSES),
-            EnsureTyped(KEYS, track_meta=False),
-        ]
-    )
+    with_maps = [{**item, "distance": geodesic(plain)["distance"]} for item, plain in zip(slices, items, strict=True)]
+    augment, augment_maps = loader_chain("euclidean"), loader_chain("geodesic")
     brute = 1
     functions = {
         "brute force": (partial(_each, partial(_loop, oracle.distance_maps), labels[:brute], spacings), brute),
@@ -102,6 +100,7 @@ def bench_distances(slices: list[dict[str, MetaTensor]], repeats: int) -> None:
         "ours": (lambda: [euclidean(item) for item in items], len(items)),
         "ours, geodesic": (lambda: [geodesic(item) for item in items[:brute]], brute),
         "whole chain of the loader": (lambda: [augment(item) for item in slices], len(items)),
+        "the same, geodesic maps at hand": (lambda: [augment_maps(item) for item in with_maps], len(items)),
     }
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats):
@@ -128,8 +127,7 @@ def _each(function: Callable[..., object], labels: list[np.ndarray], spacings: l
 def bench_steps(slices: list[dict[str, MetaTensor]], repeats: int, device: torch.device) -> None:
     chain = Compose([UnshiftScribbled(), ScribbleDistancesd("scribble", NUM_CLASSES)])
     items = [chain(item) for item in slices]
-    batch = {key: torch.stack([torch.as_tensor(i[key]) for i in items]).to(device) for key in (*KEYS, "distance")}
-    batch = {key: value.as_tensor() if hasattr(value, "as_tensor") else value for key, value in batch.items()}
+    batch = {key: torch.stack([i[key].as_tensor() for i in items]).to(device) for key in (*KEYS, "distance")}
     partial_loss, cpl = PartialCrossEntropy(), ContinuousPseudoLabelLoss()
     objectives = {
         "partial cross entropy": ScribbleObjective(partial_loss),
@@ -180,9 +178,8 @@ def bench_steps(slices: list[dict[str, MetaTensor]], repeats: int, device: torch
 
 def bench_loader(batch_size: int, size: int, device: torch.device, num_workers: int, steps: int) -> None:
     """Train by train.json for some steps, and compare the time spent waiting for data with that of the steps."""
-    (bundle,) = (path for path in find_bundles() if path.name == "maco")
     parser = ConfigParser()
-    parser.read_config([str(bundle / "configs" / "train.json")])
+    parser.read_config([str(find_bundle() / "configs" / "train.json")])
     moments: list[tuple[str, float]] = []
 
     def mark(_engine: Engine, name: str) -> None:

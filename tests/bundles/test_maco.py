@@ -110,12 +110,12 @@ class TestTraining:
     @pytest.mark.parametrize(
         "overrides",
         [
-            {"distance": "geodesic", "tau_mm": [9.0, 5.0, 3.0, 5.0], "cpl_form": "weighted"},
+            {"distance": "euclidean", "tau_mm": [9.0, 5.0, 3.0, 5.0], "cpl_form": "weighted"},
             {"attention": "uncertainty", "cpl_form": "confidence", "mask_fill": "zero"},
             {"attention": "cpl", "consistency": "mse", "consistency_region": "masked", "annotated_only": False},
             {"attention": "uniform", "class_balance": True, "roi_size": [48, 80]},
         ],
-        ids=["geodesic", "uncertainty", "cpl", "uniform"],
+        ids=["euclidean", "uncertainty", "cpl", "uniform"],
     )
     def test_options(self, run_config, hearts, tmp_path, overrides):
         run_config(BUNDLE, TRAIN, options(hearts, tmp_path, **overrides))
@@ -197,10 +197,33 @@ class TestTraining:
         chain.set_random_state(0)
         scribble = torch.zeros(1, 64, 64)  # 0 is unlabelled in the chain, 1 the background
         scribble[:, :, :30], scribble[:, :12], scribble[:, 20:30, 40:50] = 2, 3, 4  # strokes up to the border
-        image = MetaTensor(torch.rand(1, 64, 64), affine=torch.eye(3))
+        item = {"image": torch.rand(1, 64, 64), "scribble": scribble, "distance": torch.rand(4, 64, 64)}
         for _ in range(10):
-            out = chain({"image": image, "scribble": MetaTensor(scribble, affine=torch.eye(3))})["scribble"]
+            out = chain({key: MetaTensor(value, affine=torch.eye(3)) for key, value in item.items()})["scribble"]
             assert set(out.unique().tolist()) == {1, 2, 3, 255}
+
+    def test_geodesic_maps_go_through_the_augmentation(self, hearts):
+        """Measured before it, they are low on the turned strokes, and a class has a map where it had strokes."""
+        parser = ConfigParser()
+        parser.read_config([str(CONFIGS / name) for name in TRAIN])
+        for key, value in options(hearts, hearts, affine_prob=1.0, rot90_prob=1.0, cache_rate=0.0).items():
+            parser[key] = value
+        slices = parser.get_parsed_content("train#dataset")
+        volumes = parser.get_parsed_content("train#volumes")
+        counted = 0
+        for place, item in zip(slices.data, slices, strict=True):
+            before = volumes[place["volume"]]["distance"][..., place["slice"]]
+            assert item["distance"].shape == (4, *item["scribble"].shape[1:])
+            for c in range(4):
+                distance, strokes = item["distance"][c], item["scribble"][0] == c
+                if not torch.isfinite(before[c]).any():
+                    assert torch.isinf(distance).all()
+                    continue
+                assert torch.isfinite(distance).all()
+                if strokes.sum() > 5:
+                    assert distance[strokes].median() < 0.2 * distance.median()
+                    counted += 1
+        assert counted > 20
 
 
 class TestSegmentation:

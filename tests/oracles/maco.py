@@ -29,6 +29,31 @@ def distance_maps_scipy(labels, num_classes, spacing_mm):
     return maps
 
 
+def neighbor_pairs(shape):
+    """Every pixel with every neighbor behind it."""
+    for place in np.ndindex(*shape):
+        for step in product((-1, 0, 1), repeat=len(shape)):
+            other = tuple(p + s for p, s in zip(place, step, strict=True))
+            if step > (0,) * len(shape) and all(0 <= o < size for o, size in zip(other, shape, strict=True)):
+                yield place, other, step
+
+
+def geodesic_distance(image, strokes, spacing_mm, intensity_mm):
+    """Bellman and Ford: shorten over every link until nothing changes."""
+    distance = np.where(strokes, 0.0, math.inf)
+    changed = True
+    while changed:
+        changed = False
+        for one, other, step in neighbor_pairs(image.shape):
+            length = math.sqrt(sum((s * side) ** 2 for s, side in zip(step, spacing_mm, strict=True)))
+            length += intensity_mm * abs(image[one] - image[other])
+            for here, there in ((one, other), (other, one)):
+                if distance[here] + length < distance[there]:
+                    distance[there] = distance[here] + length
+                    changed = True
+    return distance
+
+
 def softmax(logits):
     shifted = np.exp(logits - logits.max())
     return shifted / shifted.sum()

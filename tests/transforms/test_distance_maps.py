@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 
 import cv2
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Affined, Compose
 from scipy import ndimage
 
-from common.transforms import ScribbleDistancesd
-from common.transforms.distance_maps import edge_costs, euclidean_distance_mm, geodesic_distance_mm
+from common.transforms import RestoreInfiniteDistancesd, ScribbleDistancesd, UnshiftScribbled
+from common.transforms.distance_maps import euclidean_distance_mm, geodesic_distance_mm, pixel_graph
 from tests.oracles import maco as oracle
 
 ROOT2 = 2**0.5
@@ -95,31 +97,50 @@ def test_wide_and_tall_strokes(shape):
         np.testing.assert_allclose(euclidean_distance_mm(turned, steps), expected, rtol=1e-5)
 
 
-def test_geodesic_paths_go_around_edges():
-    image = np.zeros((9, 9), dtype=np.float32)
-    image[4, :8] = 1.0  # a wall with a gap on the right
-    strokes = np.zeros((9, 9), dtype=bool)
-    strokes[2, 1] = True
-    even = geodesic_distance_mm(strokes, edge_costs(image, (1, 1), 0.0), (1, 1))
-    assert even[2, 4] == pytest.approx(3)
-    assert even[6, 1] == pytest.approx(4)
-    walled = geodesic_distance_mm(strokes, edge_costs(image, (1, 1), 50.0), (1, 1))
-    assert walled[2, 1] == 0
-    assert walled[6, 1] > 3 * even[6, 1]
-    assert np.isinf(geodesic_distance_mm(np.zeros_like(strokes), edge_costs(image, (1, 1), 1.0), (1, 1))).all()
-    stretched = geodesic_distance_mm(strokes, edge_costs(np.zeros_like(image), (3, 1), 50.0), (3, 1))
-    assert stretched[4, 1] == pytest.approx(6)
+def test_geodesic_hand_solved():
+    """A wall of intensity 1 in the middle: around it by its gap, or over it, up and down."""
+    image = np.zeros((3, 3), dtype=np.float32)
+    image[:2, 1] = 1.0
+    strokes = np.zeros((3, 3), dtype=bool)
+    strokes[0, 0] = True
+    around = [[0, 11, 2 + 2 * ROOT2], [1, 10 + ROOT2, 1 + 2 * ROOT2], [2, 1 + ROOT2, 2 + ROOT2]]
+    np.testing.assert_allclose(geodesic_distance_mm(strokes, pixel_graph(image, (1, 1), 10.0)), around, rtol=1e-6)
+    over = [[0, 1.1, 2.2], [1, 0.1 + ROOT2, 1.2 + ROOT2], [2, 1 + ROOT2, 2 * ROOT2 + 0.2]]
+    np.testing.assert_allclose(geodesic_distance_mm(strokes, pixel_graph(image, (1, 1), 0.1)), over, rtol=1e-6)
+    # 3 mm rows, 4 mm columns, nothing but steps
+    steps = [[0, 4, 8], [3, 5, 9], [6, 8, 10]]
+    np.testing.assert_allclose(geodesic_distance_mm(strokes, pixel_graph(image, (3, 4), 0.0)), steps, rtol=1e-6)
+    assert np.isinf(geodesic_distance_mm(np.zeros_like(strokes), pixel_graph(image, (1, 1), 1.0))).all()
 
 
-def test_smoothing_takes_noise_from_the_edges():
-    """A ramp keeps its gradient under a Gaussian, and noise of one pixel loses most of its own."""
-    ramp = np.tile(np.arange(20, dtype=np.float32), (20, 1))
-    inside = (slice(5, 15), slice(5, 15))
-    np.testing.assert_allclose(edge_costs(ramp, (1, 1), 3.0, edge_sigma=0.7)[inside], 4.0, rtol=1e-3)
-    noise = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
-    step = 20.0 * (ramp > 9)
-    plain, smooth = (edge_costs(step + noise, (1, 1), 1.0, edge_sigma=s)[:, 2:7].mean() - 1 for s in (0.0, 0.7))
-    assert smooth < 0.7 * plain
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (7, 9), (3, 4, 5)])
+def test_geodesic_against_relaxation(shape):
+    """All links, one after the other, until nothing is shorter."""
+    rng = np.random.default_rng(0)
+    image = rng.random(shape)
+    strokes = rng.random(shape) < 0.1
+    strokes.flat[-1] = True
+    spacing_mm = (0.7, 1.3, 2.5)[: len(shape)]
+    expected = oracle.geodesic_distance(image, strokes, spacing_mm, 4.0)
+    graph = pixel_graph(image, spacing_mm, 4.0)
+    np.testing.assert_allclose(geodesic_distance_mm(strokes, graph), expected, rtol=1e-6)
+    assert graph.nnz == sum(1 for _ in oracle.neighbor_pairs(shape))
+
+
+def test_an_edge_is_as_far_across_however_steep():
+    """And noise, which makes an even region wide, is taken away before."""
+    strokes = np.zeros((5, 40), dtype=bool)
+    strokes[:, 0] = True
+    sharp = np.tile(np.arange(40) > 20, (5, 1)).astype(np.float32)
+    blurred = ndimage.gaussian_filter1d(sharp, 2.0)
+    for image in (sharp, blurred):
+        far = geodesic_distance_mm(strokes, pixel_graph(image, (1, 1), 1000.0))[2, -1]
+        assert far == pytest.approx(1039, abs=1)
+    noisy = sharp + np.random.default_rng(0).normal(0, 0.03, sharp.shape)
+    plain, smooth = (
+        geodesic_distance_mm(strokes, pixel_graph(noisy, (1, 1), 1000.0, weight))[2, -1] - 1039 for weight in (0, 0.03)
+    )
+    assert abs(smooth) < 0.3 * plain
 
 
 class TestScribbleDistancesd:
@@ -156,10 +177,68 @@ class TestScribbleDistancesd:
             assert distance[1, 0, 2, 2] == pytest.approx(2)
             assert torch.isinf(distance[0]).all()
 
+    def test_slices_apart(self):
+        """Where no link leads from slice to slice, each is measured by itself."""
+        rng = np.random.default_rng(0)
+        labels = torch.from_numpy(rng.choice([0, 1, 255], (1, 4, 7, 6), p=[0.05, 0.05, 0.9]))
+        labels[:, 2] = 255  # a slice without strokes
+        affine = torch.diag(torch.tensor([9.0, 2.0, 3.0, 1.0]))
+        data = {"scribble": MetaTensor(labels, affine=affine), "image": MetaTensor(torch.rand(1, 4, 7, 6))}
+        measure = ScribbleDistancesd("scribble", 2, method="geodesic", slice_axis=0, slice_step_mm=math.inf)
+        distance = measure(data)["distance"]
+        assert distance.shape == (2, 4, 7, 6)
+        torch.testing.assert_close(distance.affine, data["scribble"].affine)
+        flat = torch.diag(torch.tensor([2.0, 3.0, 1.0]))
+        for k in range(4):
+            plane = {key: MetaTensor(value[:, k].as_tensor(), affine=flat) for key, value in data.items()}
+            expected = ScribbleDistancesd("scribble", 2, method="geodesic")(plane)["distance"]
+            torch.testing.assert_close(distance[:, k].as_tensor(), expected.as_tensor())
+        assert torch.isinf(distance[:, 2]).all()
+
+    def test_slices_know_the_strokes_of_their_neighbors(self):
+        """By hand: straight up by 9 + 100 + 10 times the difference of intensity, then along the slice."""
+        labels = torch.full((1, 3, 1, 4), 255)
+        labels[0, 0, 0, 0] = 1
+        image = torch.zeros(1, 3, 1, 4)
+        image[0, 1] = 0.5
+        affine = torch.diag(torch.tensor([9.0, 2.0, 3.0, 1.0]))
+        data = {"scribble": MetaTensor(labels, affine=affine), "image": MetaTensor(image)}
+        measure = ScribbleDistancesd("scribble", 2, "distance", "geodesic", "image", 10.0, 0.0, 0, 100.0)
+        distance = measure(data)["distance"]
+        first = torch.tensor([0.0, 3.0, 6.0, 9.0])
+        expected = torch.stack([first, first + 114, first + 228])
+        torch.testing.assert_close(distance[1, :, 0].as_tensor(), expected)
+
+    def test_maps_warped_like_images(self):
+        """Measured before a rotation they are what they would be behind it, and infinite where they were."""
+        smooth = ndimage.gaussian_filter(np.random.default_rng(0).random((1, 48, 48)), (0, 4, 4))
+        labels = torch.zeros(1, 48, 48)  # 0 is unlabelled in the chain, 1 the background
+        labels[0, 10:20, 12], labels[0, 36, 20:40] = 1, 3
+        data = {"image": torch.from_numpy(smooth / smooth.max()), "scribble": labels}
+        data = {key: MetaTensor(value, affine=torch.eye(3)) for key, value in data.items()}
+        measure = Compose(
+            [UnshiftScribbled(), ScribbleDistancesd("scribble", 3, method="geodesic", denoise_weight=0.0)]
+        )
+        with_maps = {**data, "distance": measure(data)["distance"]}
+        warped = Affined(
+            ("image", "scribble", "distance"),
+            rotate_params=0.3,
+            mode=("bilinear", "nearest", "bilinear"),
+            padding_mode=("border", "zeros", "border"),
+        )(with_maps)
+        before = RestoreInfiniteDistancesd("distance")(warped)["distance"]
+        behind = measure(warped)["distance"]
+        assert torch.isinf(before[1]).all()
+        for c in (0, 2):
+            ratio = before[c, 12:36, 12:36] / behind[c, 12:36, 12:36].clamp(min=5)
+            assert ratio.quantile(0.1) > 0.8
+            assert ratio.quantile(0.9) < 1.2
+            assert ratio.median().item() == pytest.approx(1, abs=0.1)
+
     def test_refusals(self):
         with pytest.raises(ValueError, match="method must be one of euclidean, geodesic, got 'taxicab'"):
             ScribbleDistancesd("scribble", 2, method="taxicab")
-        with pytest.raises(ValueError, match=r"gradient_weight and edge_sigma must be at least 0, got -1 and 0\.7"):
-            ScribbleDistancesd("scribble", 2, gradient_weight=-1)
+        with pytest.raises(ValueError, match=r"slice_step_mm must be at least 0, got -1, 0\.03 and 100\.0"):
+            ScribbleDistancesd("scribble", 2, intensity_mm=-1)
         with pytest.raises(TypeError, match="must be a MetaTensor, whose affine tells the pixel size"):
             ScribbleDistancesd("scribble", 2)({"scribble": torch.zeros(1, 3, 3)})
