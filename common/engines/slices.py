@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from monai.data import Dataset, MetaTensor
-from monai.utils import ensure_tuple
+from monai.utils import convert_to_tensor, ensure_tuple
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.problems import DatasetError, Problem
@@ -24,11 +24,12 @@ class SliceDataset(Dataset):
     the start, to find out which have strokes: use a `CacheDataset` below.
 
     Args:
-        dataset: Volumes; items with `keys` as `MetaTensor` of shape (channels, *spatial) of three axes, and `case`.
+        dataset: Volumes; items with `keys` of shape (channels, *spatial) of three axes, the annotation as `MetaTensor`,
+            and `case`.
         transform: Applied to each slice: items with `keys` as `MetaTensor` of shape (channels, *spatial) of two axes,
             whose affine has the pixel size in mm, and `case`.
         keys: What to slice.
-        annotation_key: Which of `keys` holds the strokes, 255 or, shifted, 0 where there are none.
+        annotation_key: Which of `keys` holds the strokes, 255 or, shifted, 0 where there are none, and the pixel size.
         unlabeled: The value that stands for no stroke.
         slice_axis: Spatial axis across the slices.
         annotated_only: Leave out slices without strokes. Kept, they still take part in the consistency of MaCo.
@@ -50,6 +51,7 @@ class SliceDataset(Dataset):
     ) -> None:
         self.volumes = dataset
         self.keys = ensure_tuple(keys)
+        self.annotation_key = annotation_key
         self.slice_axis = slice_axis
         slices: list[dict[str, Any]] = []
         num_all = 0
@@ -77,12 +79,12 @@ class SliceDataset(Dataset):
     def _transform(self, index: int) -> Any:
         place = self.data[index]
         volume = self.volumes[place["volume"]]
-        item: dict[str, Any] = {key: self._cut(volume[key], place["slice"]) for key in self.keys}
+        axis = self.slice_axis % 3
+        spacing_mm = [float(step) for a, step in enumerate(volume[self.annotation_key].pixdim) if a != axis]
+        affine = torch.diag(torch.tensor([*spacing_mm, 1.0], dtype=torch.float64))
+        item: dict[str, Any] = {
+            key: MetaTensor(convert_to_tensor(volume[key]).select(axis + 1, place["slice"]), affine=affine)
+            for key in self.keys
+        }
         item["case"] = place["case"]
         return item if self.transform is None else self.transform(item)
-
-    def _cut(self, image: MetaTensor, index: int) -> MetaTensor:
-        axis = self.slice_axis % 3
-        plane = image.as_tensor().select(axis + 1, index)
-        spacing_mm = [float(step) for a, step in enumerate(image.pixdim) if a != axis]
-        return MetaTensor(plane, affine=torch.diag(torch.tensor([*spacing_mm, 1.0], dtype=torch.float64)))

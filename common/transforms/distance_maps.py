@@ -169,8 +169,7 @@ class ScribbleDistancesd(MapTransform):
         keys: Key of the scribbles: classes in [0, num_classes), any other value is unlabelled. Shape (1, *spatial),
             a `MetaTensor`, whose affine tells the pixel size, in 2D or 3D.
         num_classes: Number of classes, background included.
-        output_key: Key of the distances. Shape (num_classes, *spatial), float32, a `MetaTensor` with the affine of the
-            scribbles; infinite where a class has no stroke.
+        output_key: Key of the distances. Shape (num_classes, *spatial), float32; infinite where a class has no stroke.
         method: `euclidean`, or `geodesic`, whose unit is mm in even regions.
         image_key: Image whose intensities, in [0, 1], lengthen geodesic distances. Shape (1, *spatial).
         intensity_mm: See `pixel_graph`.
@@ -238,7 +237,7 @@ class ScribbleDistancesd(MapTransform):
             else:
                 for c in range(self.num_classes):
                     euclidean_distance_mm(labels == c, spacing_mm, distances[c])
-            result[output_key] = MetaTensor(torch.from_numpy(distances), affine=scribble.affine)
+            result[output_key] = torch.from_numpy(distances)
         return result
 
 

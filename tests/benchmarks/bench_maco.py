@@ -127,7 +127,7 @@ def _each(function: Callable[..., object], labels: list[np.ndarray], spacings: l
 def bench_steps(slices: list[dict[str, MetaTensor]], repeats: int, device: torch.device) -> None:
     chain = Compose([UnshiftScribbled(), ScribbleDistancesd("scribble", NUM_CLASSES)])
     items = [chain(item) for item in slices]
-    batch = {key: torch.stack([i[key].as_tensor() for i in items]).to(device) for key in (*KEYS, "distance")}
+    batch = {key: torch.stack([torch.as_tensor(i[key]) for i in items]).to(device) for key in (*KEYS, "distance")}
     partial_loss, cpl = PartialCrossEntropy(), ContinuousPseudoLabelLoss()
     objectives = {
         "partial cross entropy": ScribbleObjective(partial_loss),
