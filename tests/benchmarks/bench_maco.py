@@ -32,6 +32,7 @@ from common.engines import ContextMasking, DualDecoderObjective, ScribbleObjecti
 from common.losses import ConsistencyLoss, ContinuousPseudoLabelLoss, GatedCRFLoss, PartialCrossEntropy
 from common.tools.runs import find_bundles
 from common.transforms import ScribbleDistancesd, ShiftScribbled, UnshiftScribbled
+from common.transforms.distance_maps import euclidean_distance_mm
 from common.transforms.scribbles import generate_scribble
 from tests.oracles import maco as oracle
 
@@ -91,21 +92,26 @@ def bench_distances(slices: list[dict[str, MetaTensor]], repeats: int) -> None:
     spacings = [item["scribble"].pixdim.tolist() for item in items]
     euclidean = ScribbleDistancesd("scribble", NUM_CLASSES)
     geodesic = ScribbleDistancesd("scribble", NUM_CLASSES, method="geodesic")
+    across = ScribbleDistancesd("scribble", NUM_CLASSES, method="geodesic", slice_axis=2)
+    affine = np.diag([*spacings[0], 8.0, 1.0])
+    volume = {key: MetaTensor(torch.stack([i[key].as_tensor() for i in items], -1), affine=affine) for key in KEYS}
     with_maps = [{**item, "distance": geodesic(plain)["distance"]} for item, plain in zip(slices, items, strict=True)]
     augment, augment_maps = loader_chain("euclidean"), loader_chain("geodesic")
     brute = 1
     functions = {
         "brute force": (partial(_each, partial(_loop, oracle.distance_maps), labels[:brute], spacings), brute),
         "SciPy, double": (partial(_each, partial(_loop, oracle.distance_maps_scipy), labels, spacings), len(items)),
-        "ours": (lambda: [euclidean(item) for item in items], len(items)),
+        "ours": (partial(_each, _euclidean_maps, labels, spacings), len(items)),
+        "ours, as a transform": (lambda: [euclidean(item) for item in items], len(items)),
         "ours, geodesic": (lambda: [geodesic(item) for item in items[:brute]], brute),
+        "ours, geodesic, across slices": (lambda: across(volume), len(items)),
         "whole chain of the loader": (lambda: [augment(item) for item in slices], len(items)),
         "the same, geodesic maps at hand": (lambda: [augment_maps(item) for item in with_maps], len(items)),
     }
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats):
         for name, (function, count) in functions.items():
-            if repeat == 0 or name not in ("brute force", "ours, geodesic"):
+            if repeat == 0 or not name.startswith(("brute force", "ours, geodesic")):
                 times[name].append(cpu_ms(function) / count)
     medians = {name: statistics.median(values) for name, values in times.items()}
     for name, value in medians.items():
@@ -117,6 +123,13 @@ def bench_distances(slices: list[dict[str, MetaTensor]], repeats: int) -> None:
 
 def _loop(function: Callable[..., object], label: np.ndarray, spacing: list[float]) -> object:
     return function(label, NUM_CLASSES, spacing)
+
+
+def _euclidean_maps(label: np.ndarray, spacing: list[float]) -> np.ndarray:
+    maps = np.empty((NUM_CLASSES, *label.shape), dtype=np.float32)
+    for c in range(NUM_CLASSES):
+        euclidean_distance_mm(label == c, spacing, maps[c])
+    return maps
 
 
 def _each(function: Callable[..., object], labels: list[np.ndarray], spacings: list[list[float]]) -> None:
