@@ -28,7 +28,6 @@ from tests.faults.training_runs import (
     Processes,
     assert_same_training,
     messages_of,
-    one_thread,  # noqa: F401 - a fixture for all tests here
     options_of,
     phantoms_in,
     uninterrupted_in,

@@ -22,7 +22,6 @@ from tests.faults.training_runs import (
     Processes,
     RaiseAt,
     assert_same_training,
-    one_thread,  # noqa: F401 - a fixture for all tests here
     options_of,
     phantoms_in,
     uninterrupted_in,

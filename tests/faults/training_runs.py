@@ -7,12 +7,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import run
@@ -108,15 +107,6 @@ TRAININGS = {
     "sam": Training("medlsam", ["finetune_sam.json", "tiny_sam.json"], "torso", {**_SAM, "architecture": SMALL_SAM}),
     "sam_frozen": Training("medlsam", ["finetune_sam.json"], "torso", {**_SAM, "jitter_px": [0.0, 20.0]}),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For modules that import it: as in the processes below, since with more threads sums have other last digits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def phantoms_in(folder: Path) -> Path:
